@@ -1,0 +1,59 @@
+"""What is checked, and how: ``nox`` runs all of it, ``nox -s tests`` one session.
+
+Sessions install what they need from the dependency groups of pyproject.toml.
+"""
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "lint", "types"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+#: The parts without I/O: nothing excuses a branch that no test takes.
+FULLY_COVERED = ("trio_streamrpc/protocol/*", "trio_streamrpc/contract/*")
+
+
+def group(name: str) -> list[str]:
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests and judge their branch coverage; arguments after ``--`` go to pytest."""
+    session.install("-e", ".", *group("test"))
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    if session.posargs:
+        # A choice of tests covers a part: shown, and not judged.
+        session.run("coverage", "report", "--fail-under=0")
+        return
+    session.run("coverage", "report")
+    for files in FULLY_COVERED:
+        session.run("coverage", "report", f"--include={files}", "--fail-under=100")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the style, the format, and the arrows between the layers."""
+    session.install("-e", ".", *group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types with mypy, and with pyright as users see them."""
+    session.install("-e", ".", *group("test"))  # with `types`: the tests are checked as well
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demonstration; arguments after ``--`` go to it."""
+    session.install("-e", ".[cli]")
+    session.run("trio-streamrpc", "demo", *session.posargs)
