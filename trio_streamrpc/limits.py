@@ -1,0 +1,112 @@
+"""What a side accepts and how long it waits: finite by default, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+__all__ = ["Limits", "Window"]
+
+#: Amounts on the wire stay below this (R5, R15): what a double holds exactly.
+MAX_INTEGER = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The capacity of a stream: how far its producer may run ahead of its consumer (R13).
+
+    ``items`` counts items, ``bytes`` the lengths of their encodings; whichever is used up first
+    stops the producer. A single item longer than ``bytes`` still gets through (R14).
+
+    Raises :exc:`ValueError` if either is below 1 or is no integer.
+    """
+
+    items: int = 64
+    bytes: int = 262_144
+
+    def __post_init__(self) -> None:
+        for name in ("items", "bytes"):
+            _check_integer(f"Window.{name}", getattr(self, name), minimum=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one side of a connection accepts from the other, and how long it waits.
+
+    Sizes are in bytes, times in seconds. Raises :exc:`ValueError` for a value out of range.
+    """
+
+    window: Window = field(default_factory=Window)
+    """A stream's first window, where the caller names none (R18)."""
+
+    max_window: Window = field(default_factory=lambda: Window(4096, 8 * 1024 * 1024))
+    """How far a stream's window may grow, or be asked for: the bound of one stream's memory."""
+
+    max_calls: int = 100
+    """Calls that the other side may have running here at once; its callers wait for a place (R26)."""
+
+    max_message_bytes: int = 1024 * 1024
+    """The longest message that is taken; more is a connection error (R28)."""
+
+    max_message_frames: int = 4096
+    """The most frames in one message; more is a connection error (R28)."""
+
+    max_frame_bytes: int = 128 * 1024
+    """The longest chunk that several items are put together in."""
+
+    max_method_chars: int = 256
+    """The longest method name; a longer one is UNIMPLEMENTED, as any unknown one (R28)."""
+
+    max_waiting_control_bytes: int = 1024 * 1024
+    """Answers to control frames and refusals that may wait to be written before this side stops
+    reading (R24): a peer that asks and never reads costs no more than this."""
+
+    violation_budget: int = 200
+    """Breaches that only a faulty peer can cause, before the connection is closed (R16, R26)."""
+
+    violation_refill: float = 20.0
+    """How many of them are forgiven per second."""
+
+    handshake_timeout: float = 10.0
+    """From the first byte to the other side's ``hello`` (R25)."""
+
+    ping_interval: float = 20.0
+    """Silence after which the other side is asked whether it is there (R24)."""
+
+    ping_timeout: float = 20.0
+    """Silence after that question, or time to write one message, after which it is given up (R24)."""
+
+    close_timeout: float = 5.0
+    """How long an orderly close may take before the transport is closed regardless."""
+
+    cancel_timeout: float = 10.0
+    """How long leaving a block waits for the remote side to finish (R7)."""
+
+    cleanup: float = 5.0
+    """How long a handler of this side may take to clean up once it was asked to stop (R7a);
+    ``@rpc(cleanup=…)`` sets it for one method."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type == "int":
+                _check_integer(f"Limits.{each.name}", value, minimum=1)
+            elif each.type == "float":
+                _check_seconds(f"Limits.{each.name}", value)
+            elif not isinstance(value, Window):
+                raise ValueError(f"Limits.{each.name} must be a Window, not {value!r}")
+        if self.window.items > self.max_window.items or self.window.bytes > self.max_window.bytes:
+            raise ValueError(
+                f"Limits.window {self.window} is larger than max_window {self.max_window}"
+            )
+        if self.max_message_bytes < 1024:
+            raise ValueError("Limits.max_message_bytes must be at least 1024: a hello has to fit")
+
+
+def _check_integer(name: str, value: object, *, minimum: int) -> None:
+    if type(value) is not int or not minimum <= value < MAX_INTEGER:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, not {value!r}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name} must be a number above 0, not {value!r}")

@@ -1,0 +1,210 @@
+"""Message ↔ frames, in both encodings, bounded before anything is built (R2, R4, R28).
+
+A message is decoded by one call. Only when that fails are its frames taken one by one, to tell an
+unknown kind that is to be ignored from a message that is wrong (R4).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from trio_streamrpc.errors import RemoteProtocolError
+from trio_streamrpc.protocol import frames
+from trio_streamrpc.protocol.frames import Family, Frame
+
+__all__ = ["Codec", "Encoding", "JsonCodec", "MsgpackCodec", "codec_for"]
+
+Encoding = Literal["msgpack", "json"]
+
+# What msgspec raises on input of any kind: its own errors, RecursionError for what is nested too
+# deeply, UnicodeError for bad text, ValueError for integers of thousands of digits (R28).
+UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError, OverflowError)
+
+
+class _Header(Struct, array_like=True):
+    kind: int
+
+
+class _JsonHeader(Struct):
+    type: str
+
+
+class Codec:
+    """One encoding of messages: bytes or text ↔ a list of frames."""
+
+    encoding: Encoding
+    #: The frame classes of this encoding.
+    family: Family
+    #: A payload that is null.
+    null: Raw
+
+    def __init__(self, *, max_bytes: int, max_frames: int) -> None:
+        self.max_bytes = max_bytes
+        self.max_frames = max_frames
+
+    def encode(self, batch: Iterable[Frame]) -> bytes | str:
+        """One message out of some frames."""
+        raise NotImplementedError
+
+    def decode(self, message: bytes | str) -> list[Frame]:
+        """The frames of one message, without those of unknown kinds that are to be ignored (R4).
+
+        Raises :exc:`RemoteProtocolError` for anything else that is not a message: nothing of it
+        has been processed then.
+        """
+        raise NotImplementedError
+
+    def error_bytes(self, info: frames.ErrorInfo) -> int:
+        """How long an error's description is, encoded."""
+        raise NotImplementedError
+
+
+class MsgpackCodec(Codec):
+    """Binary messages, each a msgpack array of frames."""
+
+    encoding: Encoding = "msgpack"
+    family = frames.MSGPACK
+    null = Raw(b"\xc0")
+
+    def __init__(self, *, max_bytes: int, max_frames: int) -> None:
+        super().__init__(max_bytes=max_bytes, max_frames=max_frames)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decoders = _msgpack_decoders(max_frames)
+
+    def encode(self, batch: Iterable[Frame]) -> bytes | str:
+        return self._encode(batch)
+
+    def decode(self, message: bytes | str) -> list[Frame]:
+        if isinstance(message, str):
+            raise RemoteProtocolError("a text message where binary was agreed", close_code=1003)
+        if len(message) > self.max_bytes:
+            raise _too_big(len(message), self.max_bytes)
+        whole, raws, header, one = self._decoders
+        try:
+            return whole(message)  # type: ignore[no-any-return]
+        except UNDECODABLE:
+            return _one_by_one(
+                message, raws, one, lambda raw: header(raw).kind, lambda kind: kind < 64
+            )
+
+    def error_bytes(self, info: frames.ErrorInfo) -> int:
+        return len(self._encode(info))
+
+
+class JsonCodec(Codec):
+    """Text messages, each an array of frame objects or one bare frame object."""
+
+    encoding: Encoding = "json"
+    family = frames.JSON
+    null = Raw(b"null")
+
+    def __init__(self, *, max_bytes: int, max_frames: int) -> None:
+        super().__init__(max_bytes=max_bytes, max_frames=max_frames)
+        self._encode = msgspec.json.Encoder().encode
+        self._decoders = _json_decoders(max_frames)
+
+    def encode(self, batch: Iterable[Frame]) -> bytes | str:
+        return self._encode(batch).decode()
+
+    def decode(self, message: bytes | str) -> list[Frame]:
+        if not isinstance(message, str):
+            raise RemoteProtocolError("a binary message where text was agreed", close_code=1003)
+        # The limit counts bytes; characters are only ever fewer.
+        if len(message) > self.max_bytes:
+            raise _too_big(len(message), self.max_bytes)
+        try:
+            data = message.encode()
+        except UnicodeEncodeError as error:
+            raise RemoteProtocolError(f"not UTF-8: {error.reason}", close_code=1007) from None
+        if len(data) > self.max_bytes:
+            raise _too_big(len(data), self.max_bytes)
+        whole, raws, header, one = self._decoders
+        if data[:1] != b"[" and data.lstrip(b" \t\r\n")[:1] == b"{":
+            raws = _alone
+            whole = _just(one)
+        try:
+            return whole(data)  # type: ignore[no-any-return]
+        except UNDECODABLE:
+            return _one_by_one(
+                data, raws, one, lambda raw: header(raw).type, lambda name: name[:2] != "x-"
+            )
+
+    def error_bytes(self, info: frames.ErrorInfo) -> int:
+        return len(self._encode(info))
+
+
+def codec_for(encoding: str, *, max_bytes: int, max_frames: int) -> Codec:
+    """The codec of that name; ValueError if there is none."""
+    for each in (MsgpackCodec, JsonCodec):
+        if each.encoding == encoding:
+            return each(max_bytes=max_bytes, max_frames=max_frames)
+    raise ValueError(f'encoding must be "msgpack" or "json", not {encoding!r}')
+
+
+@functools.cache
+def _msgpack_decoders(max_frames: int) -> tuple[Any, Any, Any, Any]:
+    kinds: Any = Union[tuple(frames.MSGPACK)]
+    length = Meta(max_length=max_frames)
+    make = msgspec.msgpack.Decoder
+    return (
+        make(Annotated[list[kinds], length]).decode,
+        make(Annotated[list[Raw], length]).decode,
+        make(_Header).decode,
+        make(kinds).decode,
+    )
+
+
+@functools.cache
+def _json_decoders(max_frames: int) -> tuple[Any, Any, Any, Any]:
+    kinds: Any = Union[tuple(frames.JSON)]
+    length = Meta(max_length=max_frames)
+    make = msgspec.json.Decoder
+    return (
+        make(Annotated[list[kinds], length]).decode,
+        make(Annotated[list[Raw], length]).decode,
+        make(_JsonHeader).decode,
+        make(kinds).decode,
+    )
+
+
+def _alone(data: bytes) -> list[bytes]:
+    return [data]
+
+
+def _just(one: Any) -> Any:
+    return lambda data: [one(data)]
+
+
+def _one_by_one(data: bytes, raws: Any, one: Any, kind_of: Any, reserved: Any) -> list[Frame]:
+    """Decode again what failed as a whole; R4: only unknown kinds above the reserved may fail."""
+    found: list[Frame] = []
+    try:
+        for raw in raws(data):
+            try:
+                found.append(one(raw))
+            except msgspec.ValidationError:
+                kind = kind_of(raw)
+                if kind in frames.KINDS or kind in range(len(frames.KINDS)):
+                    raise
+                if reserved(kind):
+                    raise RemoteProtocolError(f"unknown kind of frame {str(kind)[:40]!r}") from None
+    except UNDECODABLE as error:
+        raise RemoteProtocolError(
+            f"message cannot be decoded: {_shortly(error)}", close_code=1007
+        ) from None
+    return found
+
+
+def _too_big(length: int, limit: int) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        f"message of {length} bytes or more is above the limit of {limit}", close_code=1009
+    )
+
+
+def _shortly(error: BaseException) -> str:
+    return ascii(str(error))[1:-1][:200]

@@ -1,0 +1,144 @@
+"""Flow control as pure numbers: what a producer may send, what a consumer must take (section 3).
+
+A stream is a bounded memory channel that happens to span a network (R13). The producer's half is a
+:class:`SendCredit`, the consumer's a :class:`ReceiveWindow`; neither knows frames, ids or time,
+and every grant and chunk is an event that moves their numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio_streamrpc.limits import MAX_INTEGER, Window
+
+__all__ = ["ReceiveWindow", "SendCredit", "ViolationBudget"]
+
+
+class SendCredit:
+    """What the producer of a stream may still send."""
+
+    __slots__ = ("bytes", "items")
+
+    def __init__(self, items: int, bytes: int) -> None:
+        self.items = items
+        self.bytes = bytes
+
+    @property
+    def open(self) -> bool:
+        """Whether one more item may be sent, whatever its length (R14)."""
+        return self.items > 0 and self.bytes > 0
+
+    def spend(self, size: int) -> None:
+        """One item of that many bytes goes out; bytes may fall below 0 by that one item (R14)."""
+        self.items -= 1
+        self.bytes -= size
+
+    def grant(self, items: int, bytes: int) -> bool:
+        """The consumer gave more. False, and nothing changed, if that is no valid grant (R15)."""
+        if items == bytes == 0:
+            return False
+        if self.items + items >= MAX_INTEGER or self.bytes + bytes >= MAX_INTEGER:
+            return False
+        self.items += items
+        self.bytes += bytes
+        return True
+
+
+class ReceiveWindow:
+    """What the consumer of a stream has granted, has buffered, and owes as the next grant."""
+
+    __slots__ = (
+        "buffered_bytes",
+        "buffered_items",
+        "credit_bytes",
+        "credit_items",
+        "peak_bytes",
+        "peak_items",
+        "received_bytes",
+        "received_items",
+        "taken_bytes",
+        "taken_items",
+        "window",
+    )
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        #: Granted and not yet used by the producer; the bytes may be below 0 by one item (R14).
+        self.credit_items = window.items
+        self.credit_bytes = window.bytes
+        #: Here, and not yet taken by the application.
+        self.buffered_items = 0
+        self.buffered_bytes = 0
+        #: Taken since the last grant.
+        self.taken_items = 0
+        self.taken_bytes = 0
+        self.received_items = 0
+        self.received_bytes = 0
+        self.peak_items = 0
+        self.peak_bytes = 0
+
+    def receive(self, sizes: Sequence[int], size: int) -> str | None:
+        """A chunk of items of these lengths arrived; ``size`` is what it claims to be in all.
+
+        Gives None if it lies within the credit, which it then takes, or what is wrong with it; the
+        chunk is to be dropped whole then, and nothing has changed (R16).
+        """
+        count = len(sizes)
+        if count > self.credit_items:
+            return f"{count} items where {self.credit_items} were granted"
+        if sum(sizes) != size:
+            return f"a chunk of {sum(sizes)} bytes that says {size}"
+        if count and self.credit_bytes - (size - sizes[-1]) <= 0:
+            return f"{size} bytes where {self.credit_bytes} were granted"
+        self.credit_items -= count
+        self.credit_bytes -= size
+        self.received_items += count
+        self.received_bytes += size
+        self.buffered_items += count
+        self.buffered_bytes += size
+        if self.buffered_items > self.peak_items:
+            self.peak_items = self.buffered_items
+        if self.buffered_bytes > self.peak_bytes:
+            self.peak_bytes = self.buffered_bytes
+        return None
+
+    def take(self, count: int, size: int) -> tuple[int, int] | None:
+        """The application took items: the grant that is due now, or None (R15).
+
+        Credit comes back as items are taken, not as they arrive, and is sent once half of either
+        window has been taken, so that grants cost a frame per half window and not one per item.
+        """
+        self.buffered_items -= count
+        self.buffered_bytes -= size
+        self.taken_items += count
+        self.taken_bytes += size
+        if self.taken_items * 2 < self.window.items and self.taken_bytes * 2 < self.window.bytes:
+            return None
+        due = (self.taken_items, self.taken_bytes)
+        self.credit_items += self.taken_items
+        self.credit_bytes += self.taken_bytes
+        self.taken_items = self.taken_bytes = 0
+        return due
+
+
+class ViolationBudget:
+    """How many breaches of the rules are borne, refilled as time passes (end of section 6)."""
+
+    __slots__ = ("_capacity", "_left", "_refill", "_since")
+
+    def __init__(self, capacity: int, refill: float) -> None:
+        self._capacity = capacity
+        self._refill = refill
+        self._left = float(capacity)
+        self._since: float | None = None
+
+    def spend(self, now: float) -> bool:
+        """One breach at that time, in seconds of any clock; False if the budget is empty."""
+        if self._since is not None:
+            regained = max(0.0, now - self._since) * self._refill
+            self._left = min(self._capacity, self._left + regained)
+        self._since = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,440 @@
+"""One side of a connection, without I/O: messages in, frames that mean something out; verbs in,
+messages out.
+
+    events = endpoint.receive(message, now)      what the runtime has to act on, in order
+    endpoint.call(…), .answer(…), .send(…) …     what this side wants to say
+    endpoint.next_message()                      what is to be written, or None
+
+What arrives is handled in :mod:`.inbound`, a function for each kind of frame; this file has the
+verbs, and the record of every id that is open.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Raw
+
+from trio_streamrpc.errors import (
+    Code,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ResourceExhausted,
+    Unavailable,
+)
+from trio_streamrpc.limits import Limits, Window
+from trio_streamrpc.protocol import inbound
+from trio_streamrpc.protocol.codecs import Encoding, codec_for
+from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit, ViolationBudget
+from trio_streamrpc.protocol.frames import (
+    VERSION,
+    Announced,
+    End,
+    Error,
+    ErrorInfo,
+    Frame,
+    Hello,
+    Kind,
+    Overflow,
+    Result,
+    WindowInfo,
+)
+from trio_streamrpc.protocol.outbox import FRAME_BYTES, MESSAGE_BYTES, Outbox
+from trio_streamrpc.protocol.states import STATES, State
+
+__all__ = ["Endpoint", "Event", "Exchange", "Side"]
+
+Side = Literal["connecting", "accepting"]
+Event = Frame | Overflow
+
+#: The longest error that is sent; what is longer is shortened (R21).
+ERROR_BYTES = 16 * 1024
+
+
+class Exchange:
+    """What this side knows of one open id."""
+
+    __slots__ = ("credit", "id", "overrun", "place", "state", "uploads", "window")
+
+    def __init__(self, id: int, state: State) -> None:
+        self.id = id
+        self.state = state
+        #: For what this side produces, and for what it consumes.
+        self.credit: SendCredit | None = None
+        self.window: ReceiveWindow | None = None
+        #: Whether it takes a place in ``max_calls``, and keeps it beyond its final frame (R7a).
+        self.place = False
+        self.overrun = False
+        #: The ids of the uploads that came with the call (R10).
+        self.uploads: tuple[int, ...] = ()
+
+
+class Endpoint:
+    """One side of a connection.
+
+    ``side`` is "connecting" or "accepting"; the connecting side's ``hello`` waits to be written
+    from the start, the accepting side's is made by :meth:`accept` (R25).
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        encoding: Encoding = "msgpack",
+        limits: Limits | None = None,
+        metadata: Raw | None = None,
+    ) -> None:
+        self.side = side
+        self.limits = limits or Limits()
+        self.codec = codec_for(
+            encoding,
+            max_bytes=self.limits.max_message_bytes,
+            max_frames=self.limits.max_message_frames,
+        )
+        self.family = self.codec.family
+        self.outbox = Outbox(self.family, self._written)
+        self.budget = ViolationBudget(self.limits.violation_budget, self.limits.violation_refill)
+        #: What the other side's hello announced; the defaults until then.
+        self.peer = Announced()
+        self.peer_hello: Hello | None = None
+        #: Every id that is open, of either side.
+        self.exchanges: dict[int, Exchange] = {}
+        self._next_id = 1 if side == "connecting" else 2
+        #: The highest id seen of the other side; its parity is the other one (R5).
+        self.highest_seen = 0
+        #: Calls of the other side that take a place here, and how many of them have outlived
+        #: their final frame (R7a, R26).
+        self.running = 0
+        self.overrunning = 0
+        #: The highest id that a drain still runs; None while there is no drain (R27).
+        self.drain_from: int | None = None
+        self.peer_drains = False
+        #: Set by a connection error of either side: nothing is received or said any more.
+        self.failed = False
+        self.now = 0.0
+        self._metadata = metadata
+        self._accepted = side == "connecting"
+        self._held: list[Frame] = []
+        if side == "connecting":
+            self._say_hello()
+
+    # --- what arrives
+
+    @property
+    def highest_used(self) -> int:
+        """The highest id that this side has used; 0 or below if none."""
+        return self._next_id - 2
+
+    @property
+    def ready(self) -> bool:
+        """Whether both hellos were said, so that calls may be made."""
+        return self.peer_hello is not None and self._accepted and not self.failed
+
+    def receive(self, message: bytes | str, now: float = 0.0) -> list[Event]:
+        """Take in one message, at that time in seconds of any clock.
+
+        Gives the frames that the runtime has to act on, in order; the others (grants, pings, what
+        is dropped) have done all that they do. Raises :exc:`RemoteProtocolError` if the other side
+        broke the protocol: nothing of the message counts then, and a ``goaway`` that says so is
+        the last thing that waits to be written (R4, R27).
+        """
+        if self.failed:
+            return []
+        self.now = now
+        try:
+            batch = self.codec.decode(message)
+            if not batch:
+                self.violation("an empty message")
+            return self._process(batch, len(message))
+        except RemoteProtocolError as error:
+            self.fail(error)
+            raise
+
+    def accept(self) -> list[Event]:
+        """Say hello to a side that has said it: from now on its calls are taken (R25).
+
+        Gives the frames of what it sent early, as :meth:`receive` does.
+        """
+        if self._accepted or self.peer_hello is None:
+            raise LocalProtocolError("accept() before a hello has come, or twice")
+        self._say_hello()
+        self._accepted = True
+        held, self._held = self._held, []
+        try:
+            return self._process(held, 0)
+        except RemoteProtocolError as error:
+            self.fail(error)
+            raise
+
+    def _process(self, batch: list[Frame], length: int) -> list[Event]:
+        events: list[Event] = []
+        for number, frame in enumerate(batch):
+            if not self._accepted and self.peer_hello is not None:
+                self._held.extend(batch[number:])
+                break
+            if self.peer_hello is None:
+                inbound.check_first(self, frame)
+            event = inbound.HANDLERS[frame.kind](self, frame)
+            if event is not None:
+                events.append(event)
+        inbound.detach(events, length)
+        return events
+
+    @property
+    def holding(self) -> bool:
+        """Whether something came early, before this side has accepted the other (R25)."""
+        return bool(self._held)
+
+    def violation(self, what: str) -> None:
+        """A breach that is borne as long as there are not too many of them."""
+        if not self.budget.spend(self.now):
+            raise RemoteProtocolError(f"too many violations; the last was {what}", close_code=1008)
+
+    def fail(self, error: RemoteProtocolError) -> None:
+        """A connection error: what waits is dropped, and ``goaway`` tells why (R27)."""
+        self.failed = True
+        self.outbox = Outbox(self.family, self._written)
+        message = error.message[:200]
+        self.outbox.add_control(
+            self.family.goaway(self.highest_seen, error.code.value, message), len(message) * 4
+        )
+
+    # --- what this side says
+
+    def next_message(self) -> bytes | str | None:
+        """What is to be written next, or None if nothing waits."""
+        batch = self.outbox.take()
+        return self.codec.encode(batch) if batch else None
+
+    def unblocked(self) -> list[int]:
+        """The streams that :meth:`may_send` held back for what waited here, and which may go on."""
+        ids, self.outbox.unblocked = self.outbox.unblocked, []
+        return ids
+
+    def call(
+        self,
+        method: str,
+        args: bytes,
+        kwargs: bytes | None = None,
+        *,
+        window: Window | None = None,
+        timeout: float | None = None,
+        metadata: bytes | None = None,
+    ) -> Exchange:
+        """Open a call: unary, or with a window for its response stream (R18).
+
+        Raises :exc:`Unavailable` if the other side takes no more calls, and
+        :exc:`ResourceExhausted` if the call is longer than what it takes; neither has said
+        anything.
+        """
+        self._check_ready()
+        if self.peer_drains:
+            gone = Unavailable("the other side is going away")
+            gone.retry = True
+            raise gone
+        size = len(args) + len(method.encode(errors="surrogatepass")) + 32
+        frame = self.family.call(id=self._next_id, method=method, args=Raw(args))
+        if kwargs is not None:
+            frame.kwargs = Raw(kwargs)
+            size += len(kwargs)
+        if metadata is not None:
+            frame.metadata = Raw(metadata)
+            size += len(metadata)
+        if timeout is not None:
+            frame.timeout = timeout
+        if window is None:
+            exchange = Exchange(self._next_id, STATES["AWAITING"])
+        else:
+            frame.window = WindowInfo(window.items, window.bytes)
+            exchange = Exchange(self._next_id, STATES["CONSUMING"])
+            exchange.window = ReceiveWindow(window)
+        self._check_size("the arguments", size)
+        self._next_id += 2
+        self.exchanges[exchange.id] = exchange
+        self.outbox.add_call(frame, size)
+        return exchange
+
+    def answer(self, id: int, value: bytes) -> None:
+        """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long."""
+        exchange = self._sending(id, Kind.RESULT)
+        self._check_size("the result", len(value))
+        self._close(exchange, STATES["CLOSED"])
+        self.outbox.add_answer(self.family.result(id, Raw(value)), len(value))
+
+    def answer_error(
+        self, id: int, info: ErrorInfo, *, cleanup: bool = False, retry: bool = False,
+        overrun: bool = False,
+    ) -> None:  # fmt: skip
+        """The end of a call by an error, unary or stream.
+
+        ``overrun``: the handler has not stopped; the call keeps its place until :meth:`stopped`
+        says that it has (R7a).
+        """
+        exchange = self._sending(id, Kind.ERROR)
+        info, size = self.shortened(info)
+        if overrun and exchange.place:
+            exchange.overrun = True
+            self.overrunning += 1
+        self._close(exchange, STATES["CLOSED"])
+        frame = self.family.error(id, info, cleanup=cleanup, retry=retry)
+        if exchange.credit is None:
+            self.outbox.add_answer(frame, size)
+        else:
+            self.outbox.add_final(frame)
+
+    def stopped(self, id: int) -> None:
+        """A handler that was said to have overrun its time has stopped at last (R7a)."""
+        self.overrunning -= 1
+        self.running -= 1
+
+    def may_send(self, id: int) -> bool:
+        """Whether an item may be sent on that stream now (R14)."""
+        exchange = self.exchanges[id]
+        credit = exchange.credit
+        assert credit is not None
+        return credit.items > 0 and credit.bytes > 0 and self.outbox.has_room(id)
+
+    def send(self, id: int, item: bytes) -> None:
+        """An item of a stream. Raises :exc:`ResourceExhausted` if it is too long."""
+        exchange = self._sending(id, Kind.CHUNK)
+        size = len(item)
+        if size > self.peer.max_message_bytes - FRAME_BYTES:
+            self._check_size("the item", size)
+        credit = exchange.credit
+        if credit is None or not credit.open:
+            raise LocalProtocolError(f"an item on id {id} without credit")
+        credit.spend(size)
+        self.outbox.add_item(id, Raw(item), size)
+
+    def end(self, id: int) -> None:
+        """The end of a stream: its iterator is exhausted, or has stopped as asked (R6)."""
+        exchange = self._sending(id, Kind.END)
+        self._close(exchange, STATES["CLOSED"])
+        self.outbox.add_final(self.family.end(id))
+
+    def cancel(
+        self, id: int, mode: Literal["close", "abort"], error: ErrorInfo | None = None
+    ) -> bool:
+        """Ask for the early end of what this side called or consumes (R7, R8).
+
+        False if the call was not yet written: it is taken back, and nothing more will come of it
+        (R12). An id that is closed already is left alone.
+        """
+        exchange = self.exchanges.get(id)
+        if exchange is None or exchange.state is STATES["CLOSED"]:
+            return True
+        if self.outbox.remove_call(id):
+            del self.exchanges[id]
+            return False
+        state = self._sending(id, Kind.CANCEL).state.sent[Kind.CANCEL]
+        assert state is not None
+        exchange.state = state
+        size = 0
+        if error is not None:
+            error, size = self.shortened(error)
+        self.outbox.add_control(self.family.cancel(id, mode, error), size)
+        return True
+
+    def grant(self, id: int, items: int, bytes: int) -> None:
+        """Give credit to the producer of a stream that this side consumes (R15)."""
+        exchange = self.exchanges.get(id)
+        if exchange is not None and exchange.state is STATES["CONSUMING"]:
+            self.outbox.add_grant(id, items, bytes)
+
+    def ping(self, token: Raw) -> None:
+        """Ask whether the other side is there (R24)."""
+        self.outbox.add_control(self.family.ping(token), len(token))
+
+    def drain(self) -> None:
+        """Take no more calls than those seen so far, and say so (R27)."""
+        if self.drain_from is None and not self.failed:
+            self.drain_from = self.highest_seen
+            self.outbox.add_control(self.family.goaway(self.highest_seen))
+
+    def withdraw(self) -> list[int]:
+        """Take back every call that was not yet written, and give their ids (R27)."""
+        ids = self.outbox.unwritten_calls()
+        for id in ids:
+            self.outbox.remove_call(id)
+            del self.exchanges[id]
+        return ids
+
+    def refuse(self, id: int, info: ErrorInfo, *, retry: bool = False) -> None:
+        """The final frame of a call for which nothing is started, and which has no record."""
+        info, size = self.shortened(info)
+        self.outbox.add_refusal(self.family.error(id, info, retry=retry), size)
+
+    def shortened(self, info: ErrorInfo) -> tuple[ErrorInfo, int]:
+        """The error as it can travel, and its length: errors do not travel in parts (R21)."""
+        limit = min(ERROR_BYTES, self.peer.max_message_bytes // 2)
+        size = self.codec.error_bytes(info)
+        if size > limit:
+            info = ErrorInfo(info.code, info.name[:100], info.message[: limit // 8])
+            size = self.codec.error_bytes(info)
+        return info, size
+
+    # --- the records
+
+    def open_exchange(self, id: int, state: State) -> Exchange:
+        """A record for an id that the other side has opened."""
+        exchange = self.exchanges[id] = Exchange(id, state)
+        return exchange
+
+    def _sending(self, id: int, kind: int) -> Exchange:
+        exchange = self.exchanges.get(id)
+        if exchange is None or exchange.state.sent[kind] is None:
+            state = "CLOSED" if exchange is None else exchange.state.name
+            raise LocalProtocolError(f"cannot send frame {kind} on id {id}, which is {state}")
+        return exchange
+
+    def _close(self, exchange: Exchange, state: State) -> None:
+        """A final frame of this side enters the outbox: nothing may follow it (R6)."""
+        # R10: with a call end its uploads.
+        for upload in exchange.uploads:
+            self.cancel(upload, "abort")
+        exchange.state = state
+
+    def _written(self, frame: Result | End | Error) -> None:
+        """A final frame was taken by the writer: its id is over, and its place free (R26)."""
+        exchange = self.exchanges.pop(frame.id)
+        if exchange.place and not exchange.overrun:
+            self.running -= 1
+
+    def _say_hello(self) -> None:
+        limits = self.limits
+        announced = Announced(
+            window=WindowInfo(limits.window.items, limits.window.bytes),
+            max_calls=limits.max_calls,
+            max_message_bytes=limits.max_message_bytes,
+            max_message_frames=limits.max_message_frames,
+            max_frame_bytes=limits.max_frame_bytes,
+        )
+        frame = self.family.hello(VERSION, announced)
+        size = 400
+        if self._metadata is not None:
+            frame.metadata = self._metadata
+            size += len(self._metadata)
+        self.outbox.add_control(frame, size)
+
+    def learn(self, announced: Announced) -> None:
+        """What the other side accepts: the outbox keeps to it from now on (R26)."""
+        self.peer = announced
+        self.outbox.message_bytes = min(MESSAGE_BYTES, announced.max_message_bytes)
+        self.outbox.message_frames = announced.max_message_frames
+        self.outbox.chunk_bytes = min(MESSAGE_BYTES, announced.max_frame_bytes)
+
+    def _check_ready(self) -> None:
+        if not self.ready:
+            raise LocalProtocolError("no call may be made before both sides have said hello")
+
+    def _check_size(self, what: str, size: int) -> None:
+        limit = self.peer.max_message_bytes - FRAME_BYTES
+        if size > limit:
+            raise ResourceExhausted(
+                f"{what} would take {size} bytes; the other side takes at most {limit}"
+            )
+
+    # R22: an error that this side makes up itself.
+    def error_info(self, code: Code, message: str) -> ErrorInfo:
+        """An error of the protocol's own, without an exception behind it."""
+        return ErrorInfo(code.value, "", message)

@@ -1,0 +1,260 @@
+"""What each kind of frame does when it arrives: a small function for each, and their table.
+
+A function gives the frame if the runtime has to act on it, and None if all is done. It raises
+:exc:`RemoteProtocolError` for what only a broken peer sends (R9); a frame that merely crossed one
+of ours is none of these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trio_streamrpc.errors import Code, RemoteProtocolError
+from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit
+from trio_streamrpc.protocol.frames import (
+    KINDS,
+    VERSION,
+    Call,
+    Cancel,
+    Chunk,
+    End,
+    Error,
+    ErrorInfo,
+    Frame,
+    Goaway,
+    Grant,
+    Hello,
+    Kind,
+    Overflow,
+    Part,
+    Ping,
+    Pong,
+    Result,
+)
+from trio_streamrpc.protocol.states import STATES, TABLE
+
+if TYPE_CHECKING:
+    from trio_streamrpc.protocol.endpoint import Endpoint, Event, Exchange
+
+__all__ = ["HANDLERS", "check_first", "detach"]
+
+CLOSED = STATES["CLOSED"]
+CONSUMING = STATES["CONSUMING"]
+#: How the other side's ids leave IDLE.
+OPENED = {name: STATES[state] for name, state in TABLE["IDLE"]["RECEIVED"].items()}
+
+#: Below this, a message is not worth a copy of what is kept of it.
+SMALL_MESSAGE = 1024
+
+
+def receive_hello(endpoint: Endpoint, frame: Hello) -> Event | None:
+    if endpoint.peer_hello is not None:
+        raise RemoteProtocolError("a second hello")
+    if frame.version != VERSION:
+        raise RemoteProtocolError(f"unknown version {frame.version} of the protocol")
+    endpoint.peer_hello = frame
+    if frame.limits is not None:
+        endpoint.learn(frame.limits)
+    return frame
+
+
+def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
+    _check_new(endpoint, frame.id)
+    if frame.parts:
+        raise RemoteProtocolError("values in parts are not taken by this side")
+    if frame.timeout is not None and math.isnan(frame.timeout):
+        raise RemoteProtocolError("a timeout that is not a number")
+    uploads = _open_refs(endpoint, frame)
+    refusal = _refusal(endpoint, frame)
+    if refusal is not None:
+        # R19: refs are opened even by a call that is refused, and cancelled by its callee.
+        for upload in uploads:
+            endpoint.cancel(upload, "abort")
+        info, retry = refusal
+        endpoint.refuse(frame.id, info, retry=retry)
+        return None
+    if frame.window is None:
+        exchange = endpoint.open_exchange(frame.id, OPENED["call"])
+    else:
+        exchange = endpoint.open_exchange(frame.id, OPENED["call stream"])
+        exchange.credit = SendCredit(frame.window.items, frame.window.bytes)
+    exchange.uploads = uploads
+    exchange.place = True
+    endpoint.running += 1
+    return frame
+
+
+def _refusal(endpoint: Endpoint, call: Call) -> tuple[ErrorInfo, bool] | None:
+    """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
+    if endpoint.drain_from is not None:
+        return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
+    if call.target:
+        # R20: a call to something that has ended, or never was, is no more than that.
+        return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
+    if endpoint.running >= endpoint.limits.max_calls:
+        # R7a: what only waits for handlers of ours that will not stop is not the caller's fault.
+        blameless = endpoint.overrunning > 0
+        if not blameless:
+            endpoint.violation("a call beyond max_calls")
+        return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many calls at once"), blameless
+    return None
+
+
+def _open_refs(endpoint: Endpoint, call: Call) -> tuple[int, ...]:
+    """Open the uploads that a call brings (R5, R19); objects have no state of their own here."""
+    uploads = []
+    for ref in call.refs or ():
+        _check_new(endpoint, ref.id)
+        if ref.type == "stream":
+            exchange = endpoint.open_exchange(ref.id, OPENED["ref"])
+            exchange.window = ReceiveWindow(endpoint.limits.window)
+            uploads.append(ref.id)
+    return tuple(uploads)
+
+
+def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | None:
+    exchange = _move(endpoint, frame.id, frame.kind)
+    if isinstance(frame, Result) and frame.parts:
+        raise RemoteProtocolError("values in parts are not taken by this side")
+    del endpoint.exchanges[exchange.id]
+    if isinstance(frame, Result) and not len(frame.value):
+        frame.value = endpoint.codec.null
+    return frame
+
+
+def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
+    exchange = _move(endpoint, frame.id, Kind.CHUNK)
+    if frame.parts:
+        raise RemoteProtocolError("values in parts are not taken by this side")
+    window = exchange.window
+    assert window is not None
+    leaving = exchange.state is not CONSUMING
+    wrong = window.receive([len(item) for item in frame.items], frame.size)
+    if wrong is not None:
+        # R16: dropped whole. A consumer that has left saw all it wanted to see.
+        endpoint.violation(f"a chunk beyond the credit: {wrong}")
+        if leaving:
+            return None
+        info = ErrorInfo(Code.FLOW_CONTROL.value, "", wrong)
+        endpoint.cancel(frame.id, "abort", info)
+        return Overflow(frame.id, info)
+    if leaving or not frame.items:
+        if not frame.items:
+            endpoint.violation("an empty chunk")
+        return None
+    return frame
+
+
+def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
+    exchange = _move_if_open(endpoint, frame.id, Kind.CANCEL)
+    if exchange is None:
+        return None
+    if exchange.credit is not None:
+        # R9: what waits for a consumer that has gone need not be written.
+        endpoint.outbox.drop_items(frame.id)
+    return frame
+
+
+def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
+    exchange = _move_if_open(endpoint, frame.id, Kind.GRANT)
+    if exchange is None:
+        return None
+    assert exchange.credit is not None
+    if not exchange.credit.grant(frame.items, frame.bytes):
+        raise RemoteProtocolError(f"a grant of {frame.items} items and {frame.bytes} bytes")
+    return frame
+
+
+def _check_new(endpoint: Endpoint, id: int) -> None:
+    """R5: the other side's parity, and above every id it has used."""
+    if (id % 2 == 1) != (endpoint.side == "accepting"):
+        raise RemoteProtocolError(f"id {id} has this side's parity")
+    if id <= endpoint.highest_seen:
+        raise RemoteProtocolError(f"id {id} does not go up: {endpoint.highest_seen} was seen")
+    endpoint.highest_seen = id
+
+
+def _move(endpoint: Endpoint, id: int, kind: int) -> Exchange:
+    """Take a frame on an id that must be open for it."""
+    exchange = endpoint.exchanges.get(id)
+    if exchange is None:
+        was = "CLOSED" if _was_used(endpoint, id) else "IDLE"
+        raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {was}")
+    state = exchange.state.received[kind]
+    if state is None:
+        raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {exchange.state}")
+    exchange.state = state
+    return exchange
+
+
+def _move_if_open(endpoint: Endpoint, id: int, kind: int) -> Exchange | None:
+    """The same for a frame that may have crossed the final one: None if it has (R9)."""
+    if id not in endpoint.exchanges and _was_used(endpoint, id):
+        return None
+    exchange = _move(endpoint, id, kind)
+    return None if exchange.state is CLOSED else exchange
+
+
+def _was_used(endpoint: Endpoint, id: int) -> bool:
+    """R5: no tombstones; what is not open and not above the highest seen was closed."""
+    ours = (id % 2 == 1) == (endpoint.side == "connecting")
+    return id <= (endpoint.highest_used if ours else endpoint.highest_seen)
+
+
+def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
+    # R21: no value that travels in parts is taken, so the only part that may come is one that
+    # crossed the answer to its call, which had none.
+    raise RemoteProtocolError(f"a part of no value on id {frame.id}")
+
+
+def receive_ping(endpoint: Endpoint, frame: Ping) -> Event | None:
+    endpoint.outbox.add_control(endpoint.family.pong(frame.token), len(frame.token))
+    return None
+
+
+def receive_pong(endpoint: Endpoint, frame: Pong) -> Event | None:
+    return frame
+
+
+def receive_goaway(endpoint: Endpoint, frame: Goaway) -> Event | None:
+    if frame.code is None:
+        endpoint.peer_drains = True
+    return frame
+
+
+HANDLERS: tuple[Callable[[Endpoint, Any], Event | None], ...] = (
+    receive_hello,
+    receive_call,
+    receive_final,
+    receive_final,
+    receive_chunk,
+    receive_final,
+    receive_cancel,
+    receive_grant,
+    receive_part,
+    receive_ping,
+    receive_pong,
+    receive_goaway,
+)
+
+
+def check_first(endpoint: Endpoint, frame: Frame) -> None:
+    """R25: ``hello`` comes first; a ``goaway`` may stand in the accepting side's place."""
+    if frame.kind == Kind.HELLO:
+        return
+    if frame.kind != Kind.GOAWAY or endpoint.side == "accepting":
+        raise RemoteProtocolError(f"{KINDS[frame.kind]} before hello")
+
+
+def detach(events: list[Event], length: int) -> None:
+    """Copy items that would keep a much larger message in memory: what was granted is the bound.
+
+    A Raw is a view of the message it came in, and lives as long as it waits to be taken.
+    """
+    if length <= SMALL_MESSAGE:
+        return
+    for event in events:
+        if isinstance(event, Chunk) and event.size * 2 < length:
+            event.items = [item.copy() for item in event.items]
