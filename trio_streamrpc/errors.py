@@ -109,7 +109,8 @@ class RpcError(Exception):
 
     def __init__(self, message: str = "", *, code: Code | None = None, data: Any = None) -> None:
         super().__init__(message)
-        self.message = message
+        # ``raise NotFound(key)``: whatever was given, what travels is text.
+        self.message = str(message)
         self.name = type(self).__name__
         self.data = data
         #: For an exception group raised by the handler: an error for each of its parts.

@@ -7,6 +7,7 @@ unknown kind that is to be ignored from a message that is wrong (R4).
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union
 
@@ -34,7 +35,7 @@ class _JsonHeader(Struct):
     type: str
 
 
-class Codec:
+class Codec(ABC):
     """One encoding of messages: bytes or text ↔ a list of frames."""
 
     encoding: Encoding
@@ -47,21 +48,21 @@ class Codec:
         self.max_bytes = max_bytes
         self.max_frames = max_frames
 
+    @abstractmethod
     def encode(self, batch: Iterable[Frame]) -> bytes | str:
         """One message out of some frames."""
-        raise NotImplementedError
 
-    def decode(self, message: bytes | str) -> list[Frame]:
+    @abstractmethod
+    def decode(self, message: bytes | str) -> list[Frame] | None:
         """The frames of one message, without those of unknown kinds that are to be ignored (R4).
 
-        Raises :exc:`RemoteProtocolError` for anything else that is not a message: nothing of it
-        has been processed then.
+        None if the message is empty, which is not the same: it breaks a rule (R1). Raises
+        :exc:`RemoteProtocolError` for what is no message: nothing of it has been processed then.
         """
-        raise NotImplementedError
 
-    def error_bytes(self, info: frames.ErrorInfo) -> int:
-        """How long an error's description is, encoded."""
-        raise NotImplementedError
+    @abstractmethod
+    def length(self, value: str | frames.ErrorInfo) -> int:
+        """How many bytes that part of a frame takes; UnicodeError if it is no valid text."""
 
 
 class MsgpackCodec(Codec):
@@ -79,21 +80,21 @@ class MsgpackCodec(Codec):
     def encode(self, batch: Iterable[Frame]) -> bytes | str:
         return self._encode(batch)
 
-    def decode(self, message: bytes | str) -> list[Frame]:
+    def decode(self, message: bytes | str) -> list[Frame] | None:
         if isinstance(message, str):
             raise RemoteProtocolError("a text message where binary was agreed", close_code=1003)
         if len(message) > self.max_bytes:
             raise _too_big(len(message), self.max_bytes)
         whole, raws, header, one = self._decoders
         try:
-            return whole(message)  # type: ignore[no-any-return]
+            return whole(message) or None
         except UNDECODABLE:
             return _one_by_one(
                 message, raws, one, lambda raw: header(raw).kind, lambda kind: kind < 64
             )
 
-    def error_bytes(self, info: frames.ErrorInfo) -> int:
-        return len(self._encode(info))
+    def length(self, value: str | frames.ErrorInfo) -> int:
+        return len(self._encode(value))
 
 
 class JsonCodec(Codec):
@@ -111,7 +112,7 @@ class JsonCodec(Codec):
     def encode(self, batch: Iterable[Frame]) -> bytes | str:
         return self._encode(batch).decode()
 
-    def decode(self, message: bytes | str) -> list[Frame]:
+    def decode(self, message: bytes | str) -> list[Frame] | None:
         if not isinstance(message, str):
             raise RemoteProtocolError("a binary message where text was agreed", close_code=1003)
         # The limit counts bytes; characters are only ever fewer.
@@ -128,14 +129,14 @@ class JsonCodec(Codec):
             raws = _alone
             whole = _just(one)
         try:
-            return whole(data)  # type: ignore[no-any-return]
+            return whole(data) or None
         except UNDECODABLE:
             return _one_by_one(
                 data, raws, one, lambda raw: header(raw).type, lambda name: name[:2] != "x-"
             )
 
-    def error_bytes(self, info: frames.ErrorInfo) -> int:
-        return len(self._encode(info))
+    def length(self, value: str | frames.ErrorInfo) -> int:
+        return len(self._encode(value))
 
 
 def codec_for(encoding: str, *, max_bytes: int, max_frames: int) -> Codec:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 __all__ = [
     "JSON",
@@ -49,6 +49,8 @@ VERSION = 1
 Id = Annotated[int, Meta(ge=1, lt=2**53)]
 Amount = Annotated[int, Meta(ge=0, lt=2**53)]
 Limit = Annotated[int, Meta(ge=1, lt=2**53)]
+# What a hello and the error that ends a connection need: less could not be told anything.
+MessageLimit = Annotated[int, Meta(ge=1024, lt=2**53)]
 
 _NIL = Raw(b"\xc0")
 _NOTHING = Raw()
@@ -97,7 +99,7 @@ class Announced(Struct, omit_defaults=True):
     max_calls: Limit = 100
     max_object_calls: Limit = 64
     max_uploads: Limit = 64
-    max_message_bytes: Limit = 1_048_576
+    max_message_bytes: MessageLimit = 1_048_576
     max_message_frames: Limit = 4_096
     max_frame_bytes: Limit = 131_072
     max_value_bytes: Limit = 134_217_728
@@ -131,7 +133,7 @@ class Frame(Struct, array_like=True):
 
 class Hello(Frame, tag=Kind.HELLO):
     kind: ClassVar[int] = Kind.HELLO
-    version: int
+    version: Amount
     limits: Announced | None = None
     features: list[str] = []
     metadata: Raw = _NIL
@@ -256,9 +258,9 @@ class JsonEnd(End, array_like=False, tag_field="type", tag="end", omit_defaults=
     pass
 
 
-class JsonCancel(Cancel, array_like=False, tag_field="type", tag="cancel"):
-    # No omit_defaults: the mode is what a reader of the wire looks for first.
-    pass
+class JsonCancel(Cancel, array_like=False, tag_field="type", tag="cancel", omit_defaults=True):
+    # Made by a factory, it is never omitted: the mode is what a reader of the wire looks for first.
+    mode: Literal["close", "abort"] = field(default_factory=lambda: "abort")
 
 
 class JsonGrant(Grant, array_like=False, tag_field="type", tag="grant"):

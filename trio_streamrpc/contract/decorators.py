@@ -1,0 +1,287 @@
+"""``@rpc``: the mark that exposes a method, and streams as type checkers see them.
+
+A mark changes nothing about how a unary method is called. A stream method, called locally, gives a
+``Stream`` as a proxy does, so that the same code uses a service with and without a connection; how
+such a stream is made is the runtime's matter, which says so with
+:func:`set_local_stream_factory`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import types
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+
+from trio_streamrpc.contract import hints
+from trio_streamrpc.limits import Window
+
+if TYPE_CHECKING:
+    from trio_streamrpc.runtime.streams import Stream
+
+__all__ = [
+    "RpcMark",
+    "RpcOptions",
+    "is_context_manager",
+    "mark_of",
+    "open_iterator",
+    "rpc",
+    "set_local_stream_factory",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Makes the ``Stream`` of a local call from the async iterator that the raw function gave.
+LocalStreamFactory = Callable[[AsyncIterator[Any]], Any]
+
+#: The code of every function that ``asynccontextmanager`` returns: how one is recognised.
+CONTEXT_MANAGER_CODE: Final = asynccontextmanager(lambda: None).__code__  # type: ignore[arg-type,return-value]
+
+MARK: Final = "__rpc__"
+
+
+@dataclass(frozen=True, slots=True)
+class RpcOptions:
+    """What ``@rpc(…)`` was given.
+
+    Raises :exc:`TypeError` or :exc:`ValueError` that says which option is wrong, and why.
+    """
+
+    name: str | None = None
+    """The method's name on the wire; without it, the function's."""
+
+    window: Window | None = None
+    """The first window of its response stream, where the caller names none."""
+
+    cleanup: float | None = None
+    """How many seconds a handler may take to clean up (R7a); ``Limits.cleanup`` without it."""
+
+    errors: tuple[type[Exception], ...] = ()
+    """Exceptions that arrive as themselves; their class names differ from one another."""
+
+    oneway: bool = False
+    """The caller does not wait for the answer (R11)."""
+
+    strict: bool = False
+    """Unknown fields are errors, at any depth."""
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_name(self.name, "@rpc(name=…)")
+        if self.window is not None and not isinstance(self.window, Window):
+            raise TypeError(f"@rpc(window=…) must be a Window, not {self.window!r}")
+        if self.cleanup is not None:
+            if isinstance(self.cleanup, bool) or not isinstance(self.cleanup, int | float):
+                raise TypeError(f"@rpc(cleanup=…) must be a number, not {self.cleanup!r}")
+            if math.isnan(self.cleanup) or self.cleanup <= 0:
+                raise ValueError(f"@rpc(cleanup=…) must be above 0, not {self.cleanup!r}")
+        if not isinstance(self.errors, tuple):
+            raise TypeError(
+                f"@rpc(errors=…) must be a tuple of exception classes, not {self.errors!r}"
+            )
+        names: dict[str, type] = {}
+        for each in cast("tuple[object, ...]", self.errors):
+            if not isinstance(each, type) or not issubclass(each, Exception):
+                raise TypeError(f"@rpc(errors=…) must hold exception classes, not {each!r}")
+            if each.__name__ in names:
+                # R22: the name is all that the wire carries, so it has to tell them apart.
+                raise ValueError(
+                    f"@rpc(errors=…) holds two classes named {each.__name__!r}; "
+                    "on the wire they could not be told apart"
+                )
+            names[each.__name__] = each
+        for flag in ("oneway", "strict"):
+            if not isinstance(getattr(self, flag), bool):
+                raise TypeError(f"@rpc({flag}=…) must be a bool, not {getattr(self, flag)!r}")
+
+    def over(self, contract: RpcOptions) -> RpcOptions:
+        """These options, and the contract's for those that an override did not set."""
+        unset = {
+            each.name: getattr(contract, each.name)
+            for each in fields(self)
+            if getattr(self, each.name) == each.default
+        }
+        return replace(self, **unset)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcMark:
+    """What ``@rpc`` leaves on a function, as ``__rpc__``."""
+
+    options: RpcOptions
+    function: Callable[..., Any]
+    """The function as it was written; what ``@rpc`` returned for a stream method wraps it."""
+
+    exposed: Callable[..., Any]
+    """What ``@rpc`` returned: a decorator above it that copies attributes gives another object."""
+
+
+def check_name(name: object, what: str) -> None:
+    """Raise unless it can be one part of a dotted method name."""
+    if not isinstance(name, str):
+        raise TypeError(f"{what} must be a string, not {name!r}")
+    if not name:
+        raise ValueError(f"{what} must not be empty")
+    if "." in name:
+        raise ValueError(f"{what} must not hold a dot, which separates namespaces: {name!r}")
+    if name.startswith("_"):
+        raise ValueError(f"{what} must not start with an underscore: {name!r} would be private")
+
+
+class RpcDecorator(Protocol):
+    """What ``@rpc(…)`` with options returns: it keeps types as ``@rpc`` does."""
+
+    @overload
+    def __call__(self, function: Callable[P, AsyncIterable[T]], /) -> Callable[P, Stream[T]]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, AsyncIterable[T]]], /
+    ) -> Callable[P, Stream[T]]: ...
+
+    @overload
+    def __call__(self, function: F, /) -> F: ...
+
+
+@overload
+def rpc(function: Callable[P, AsyncIterable[T]], /) -> Callable[P, Stream[T]]: ...
+
+
+@overload
+def rpc(
+    function: Callable[P, Coroutine[Any, Any, AsyncIterable[T]]], /
+) -> Callable[P, Stream[T]]: ...
+
+
+@overload
+def rpc(function: F, /) -> F: ...
+
+
+@overload
+def rpc(
+    *,
+    name: str | None = None,
+    window: Window | None = None,
+    cleanup: float | None = None,
+    errors: tuple[type[Exception], ...] = (),
+    oneway: bool = False,
+    strict: bool = False,
+) -> RpcDecorator: ...
+
+
+def rpc(function: Any = None, /, **options: Any) -> Any:
+    """Expose a method: only what is marked can be called from the other side.
+
+    Use it alone or with options, which :class:`RpcOptions` describes::
+
+        @rpc
+        async def price(self, symbol: str) -> float: ...
+
+        @rpc(errors=(NoSuchSymbol,), cleanup=1.0)
+        async def ticks(self, symbol: str) -> AsyncIterator[Tick]: ...
+
+    It stands below ``@property``, ``@staticmethod`` and ``@classmethod``, and above
+    ``@asynccontextmanager``. Raises :exc:`TypeError` for what cannot be a method.
+    """
+    if function is None:
+        chosen = RpcOptions(**options)
+        return lambda function: mark(function, chosen)
+    if options:
+        raise TypeError("@rpc takes the method alone, or options alone: @rpc(name=…)")
+    return mark(function, RpcOptions())
+
+
+def mark(function: Any, options: RpcOptions) -> Any:
+    """Put the mark on a function; a stream method gets it on a wrapper that gives a Stream."""
+    if isinstance(function, type):
+        raise TypeError(
+            f"@rpc marks methods, not classes: {function.__name__} is a service "
+            "if its methods are marked"
+        )
+    if isinstance(function, staticmethod | classmethod | property):
+        above = type(function).__name__
+        raise TypeError(f"@rpc stands below @{above}: write @{above} first, then @rpc")
+    if not isinstance(function, types.FunctionType):
+        raise TypeError(
+            f"@rpc marks functions, not {function!r}; other callables are exposed by a mapping"
+        )
+    if MARK in vars(function):
+        raise TypeError(f"{function.__qualname__} has two @rpc marks")
+    if not (inspect.isasyncgenfunction(function) or says_stream(function)):
+        setattr(function, MARK, RpcMark(options, function, function))
+        return function
+
+    @functools.wraps(function)
+    def stream_method(*args: Any, **kwargs: Any) -> Any:
+        return local_stream(open_iterator(function, *args, **kwargs))
+
+    setattr(stream_method, MARK, RpcMark(options, function, stream_method))
+    return stream_method
+
+
+def mark_of(attribute: object) -> RpcMark | None:
+    """The mark of a function, a bound method, or a static or class method; None without one."""
+    if isinstance(attribute, staticmethod | classmethod | types.MethodType):
+        attribute = attribute.__func__
+    found = vars(attribute).get(MARK) if isinstance(attribute, types.FunctionType) else None
+    return found if isinstance(found, RpcMark) else None
+
+
+def is_context_manager(function: object) -> bool:
+    """Whether a function is what ``asynccontextmanager`` returned."""
+    return getattr(function, "__code__", None) is CONTEXT_MANAGER_CODE
+
+
+def says_stream(function: Callable[..., Any]) -> bool:
+    """Whether the return annotation is a stream's, as far as it can be known at decoration."""
+    annotation = getattr(function, "__annotations__", {}).get("return")
+    if is_context_manager(function) or annotation is None:
+        return False
+    try:
+        return hints.stream_item(hints.evaluate(annotation, function)) is not None
+    except hints.UnresolvedName:
+        # A name from TYPE_CHECKING, or a class that comes later: the text says it. The table of
+        # methods looks again when everything is defined.
+        head = str(annotation).strip("'\" ").partition("[")[0]
+        return head.strip().rpartition(".")[2] in hints.STREAM_NAMES
+
+
+def open_iterator(function: Callable[..., Any], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    """Call a stream method's raw function for its async iterator.
+
+    Raises :exc:`NotImplementedError` if there is no iterator to be had: the body of a contract is
+    a coroutine that nobody would ever have awaited.
+    """
+    produced = function(*args, **kwargs)
+    if isinstance(produced, AsyncIterable):
+        return aiter(produced)
+    if inspect.iscoroutine(produced):
+        produced.close()
+    name = getattr(function, "__qualname__", repr(function))
+    raise NotImplementedError(
+        f"{name}() is declared as a stream but has no body that yields: it is a contract, "
+        "to be called through a proxy or overridden by a service"
+    )
+
+
+def no_local_stream(iterator: AsyncIterator[Any]) -> Any:
+    """Stand in until the runtime has said how a local stream is made."""
+    raise RuntimeError("local streams need the runtime: import trio_streamrpc first")
+
+
+local_stream: LocalStreamFactory = no_local_stream
+
+
+def set_local_stream_factory(factory: LocalStreamFactory) -> None:
+    """Say how a stream method, called locally, makes its ``Stream`` from the async iterator.
+
+    The runtime calls this once, when it is imported.
+    """
+    global local_stream  # noqa: PLW0603  # a hook: set once, by the one layer that may
+    local_stream = factory

@@ -1,0 +1,79 @@
+"""A nursery for what serves a block: it outlives the block's cancellation, not the block itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+__all__ = ["open_background_nursery"]
+
+
+@asynccontextmanager
+async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks are cancelled when the block ends, and by nothing else.
+
+    A plain nursery passes a cancellation on to its tasks at once, so the writer that the block
+    needs to say goodbye would be dead before the block hears of it. Here the block is cancelled
+    first, ends in its own time, and only then are the tasks cancelled.
+
+    The block's own exception comes out as it went in; one that a task could not handle cancels
+    the block and comes out as itself. Neither is wrapped in a group for this nursery's sake.
+    """
+    body: BaseException | None = None
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as outer:
+            background: trio.Nursery = await outer.start(_hold_open)
+            try:
+                yield background
+            except BaseException as error:
+                body = error
+                raise
+            finally:
+                background.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raised = _unwrapped(group, body)
+    if raised is not None:
+        # Outside of the except block, so that the exception keeps the context it came with.
+        try:
+            raise raised
+        finally:
+            del raised, body
+
+
+async def _hold_open(
+    task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            task_status.started(nursery)
+            await trio.sleep_forever()
+
+
+def _unwrapped(
+    group: BaseExceptionGroup[BaseException], body: BaseException | None
+) -> BaseException:
+    """The one exception that the group stands for, as far as there is one."""
+    leaves = [leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)]
+    for leaf in leaves:
+        if isinstance(leaf, KeyboardInterrupt | SystemExit):
+            return leaf
+    if body is not None and (not leaves or _contains(group, body)):
+        return body
+    return leaves[0] if len(leaves) == 1 else group
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def _contains(group: BaseException, error: BaseException) -> bool:
+    if group is error:
+        return True
+    return isinstance(group, BaseExceptionGroup) and any(
+        _contains(part, error) for part in group.exceptions
+    )

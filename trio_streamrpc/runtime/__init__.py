@@ -1,0 +1,1 @@
+"""One connection alive under Trio."""

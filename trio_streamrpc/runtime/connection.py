@@ -1,0 +1,426 @@
+"""A connection: the nursery, the reader, the writer, keepalive, and the end.
+
+The reader demultiplexes frames and never waits for the application (R17); the writer is the only
+task that writes, and nothing cancels it in the middle of a message; both outlive a cancellation of
+the block that owns the connection until the handlers have stopped and what they had to say is
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import trio
+from msgspec import Raw
+
+from trio_streamrpc.errors import (
+    ERRORS_BY_CODE,
+    Code,
+    ConnectionLost,
+    InternalError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RpcError,
+)
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
+from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
+from trio_streamrpc.runtime.callee import Callee
+from trio_streamrpc.runtime.caller import Caller
+from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.proxies import Face
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import MethodTable
+    from trio_streamrpc.contract.payloads import Payloads
+    from trio_streamrpc.transports.base import Transport
+
+__all__ = ["Connection", "run_connection"]
+
+#: How long a connection that is cancelled, or that fails, may take to say a last word.
+LAST_WORD = 1.0
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class Connection(Face):
+    """A live connection to the other side; made by ``connect``, ``serve`` and ``open_pair``."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        side: Side,
+        nursery: trio.Nursery,
+        *,
+        table: MethodTable | None,
+        payloads: Payloads,
+        limits: Limits,
+        metadata: Mapping[str, Any],
+        mask_errors: bool,
+    ) -> None:
+        self.transport = transport
+        self.nursery = nursery
+        self.limits = limits
+        said = Raw(payloads.encoder(Any)(dict(metadata))) if metadata else None
+        self.endpoint = Endpoint(side, encoding=transport.encoding, limits=limits, metadata=said)
+        super().__init__(payloads)
+        self.caller = Caller(self)
+        self.callee = Callee(self, table, payloads, mask=mask_errors)
+        #: What the other side's hello brought along.
+        self.metadata: Mapping[str, Any] = EMPTY
+        self._lost: RpcError | None = None
+        self._greeted = trio.Event()
+        self._closed = trio.Event()
+        self._parked_writer: trio.lowlevel.Task | None = None
+        self._parked_reader: trio.lowlevel.Task | None = None
+        self._writing_since: float | None = None
+        self._flushed: trio.Event | None = None
+        self._heard = trio.current_time()
+        self._shutting = False
+        endpoint_events = (
+            self._on_hello,
+            self.callee.on_call,
+            self.caller.on_final,
+            self.caller.on_final,
+            self.caller.on_chunk,
+            self.caller.on_final,
+            self.callee.on_cancel,
+            self.callee.on_grant,
+            _ignore,
+            _ignore,
+            _ignore,
+            self._on_goaway,
+            self.caller.on_overflow,
+        )
+        self._handlers: tuple[Any, ...] = endpoint_events
+
+    # --- what others ask of it
+
+    @property
+    def alive(self) -> bool:
+        """Whether the transport still carries what is said."""
+        return self._lost is None
+
+    @property
+    def remote(self) -> str:
+        """The other end, for people."""
+        return self.transport.remote
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the handshake, names in lower case."""
+        return self.transport.headers
+
+    def check_open(self) -> None:
+        """Raise what ended the connection, if something has."""
+        if self._lost is not None:
+            raise self._lost_error()
+        if self._shutting:
+            raise ConnectionLost("the connection was closed here")
+
+    def _lost_error(self) -> RpcError:
+        # A new one each time: an exception that many tasks raise would gather all their tracebacks.
+        lost = self._lost
+        assert lost is not None
+        return type(lost)(lost.message)
+
+    def metadata_of(self, frame: Call) -> Mapping[str, Any]:
+        """What a call was sent with, over what its connection was opened with."""
+        if is_absent(frame.metadata):
+            return self.metadata
+        return MappingProxyType({**self.metadata, **self._mapping(frame.metadata)})
+
+    def _mapping(self, raw: Raw) -> dict[str, Any]:
+        value: dict[str, Any] = self.payloads.decoder(dict[str, Any])(raw)
+        return value
+
+    async def wait_closed(self) -> None:
+        """Wait until the transport is gone, for whatever reason."""
+        await self._closed.wait()
+
+    async def aclose(self) -> None:
+        """Close the connection in order: both sides' calls are ended, and their cleanup has run.
+
+        It takes at most ``Limits.close_timeout``, then the transport is closed regardless. If this
+        is cancelled, the transport is closed at once.
+        """
+        try:
+            await self._shut_down()
+        finally:
+            self._lose(ConnectionLost("the connection was closed here"))
+            await trio.aclose_forcefully(self.transport)
+
+    # --- the tasks
+
+    def start(self) -> None:
+        """Start the connection's tasks."""
+        self.nursery.start_soon(self._read, name="streamrpc reader")
+        self.nursery.start_soon(self._write, name="streamrpc writer")
+        self.nursery.start_soon(self._keep_alive, name="streamrpc keepalive")
+
+    async def wait_greeted(self) -> None:
+        """Wait until both sides have said hello (R25)."""
+        with trio.move_on_after(self.limits.handshake_timeout):
+            await self._greeted.wait()
+        if not self._greeted.is_set():
+            late = RemoteProtocolError(
+                f"no hello within {self.limits.handshake_timeout} s", close_code=1008
+            )
+            self.endpoint.fail(late)
+            self._fail(late)
+        self.check_open()
+
+    async def _read(self) -> None:
+        endpoint, transport, handlers = self.endpoint, self.transport, self._handlers
+        limit = self.limits.max_waiting_control_bytes
+        try:
+            while True:
+                message = await transport.receive()
+                self._heard = now = trio.current_time()
+                for event in endpoint.receive(message, now):
+                    handlers[event.kind](event)
+                if endpoint.outbox:
+                    self.wake_writer()
+                    # R24: who asks and does not read is not listened to any more.
+                    while endpoint.outbox.control_bytes > limit:
+                        await self._park_reader()
+        except RemoteProtocolError as error:
+            if not endpoint.failed:
+                endpoint.fail(error)
+            self._fail(error)
+        except ConnectionLost as error:
+            self._lose(error)
+        except Exception as error:
+            # A fault of this library, or of a transport: this connection's end, and no other's.
+            LOGGER.exception("the connection with %s failed", self.remote)
+            self._lose(InternalError(f"the connection failed: {type(error).__name__}"))
+
+    async def _park_reader(self) -> None:
+        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
+            self._parked_reader = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._parked_reader = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake_writer(self) -> None:
+        """Something may have been put into the outbox."""
+        if self._parked_writer is not None:
+            trio.lowlevel.reschedule(self._parked_writer)
+            self._parked_writer = None
+
+    async def _write(self) -> None:
+        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
+            self._parked_writer = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        endpoint, transport = self.endpoint, self.transport
+        try:
+            while True:
+                message = endpoint.next_message()
+                if message is None:
+                    if self._flushed is not None:
+                        self._flushed.set()
+                        self._flushed = None
+                    self._parked_writer = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(abort)
+                    continue
+                for id in endpoint.unblocked():
+                    self.callee.on_room(id)
+                self._writing_since = trio.current_time()
+                await transport.send(message)
+                self._writing_since = None
+                if self._parked_reader is not None:
+                    trio.lowlevel.reschedule(self._parked_reader)
+                    self._parked_reader = None
+        except ConnectionLost as error:
+            self._lose(error)
+        except Exception as error:
+            LOGGER.exception("the connection with %s failed", self.remote)
+            self._lose(InternalError(f"the connection failed: {type(error).__name__}"))
+
+    async def flush(self) -> None:
+        """Wait until all that waits to be written is with the transport."""
+        if self._lost is None and (self.endpoint.outbox or self._writing_since is not None):
+            self.wake_writer()
+            self._flushed = self._flushed or trio.Event()
+            await self._flushed.wait()
+
+    async def _keep_alive(self) -> None:
+        """Ask a silent side whether it is there, and give up one that is not (R24)."""
+        interval, patience = self.limits.ping_interval, self.limits.ping_timeout
+        while True:
+            heard = self._last_heard()
+            now = trio.current_time()
+            if self._writing_since is not None:
+                give_up = self._writing_since + patience
+                if now >= give_up:
+                    self._lose(ConnectionLost(f"a message could not be written in {patience} s"))
+                    return
+            if now - heard >= interval + patience:
+                self._lose(ConnectionLost(f"nothing was heard for {now - heard:.0f} s"))
+                return
+            if now - heard >= interval:
+                self.endpoint.ping(self.endpoint.codec.null)
+                self.wake_writer()
+                due = heard + interval + patience
+            else:
+                due = heard + interval
+            if self._writing_since is not None:
+                due = min(due, self._writing_since + patience)
+            await trio.sleep_until(min(due, now + patience))
+
+    def _last_heard(self) -> float:
+        return max(self._heard, self.transport.last_heard)
+
+    # --- events of the connection itself
+
+    def _on_hello(self, frame: Hello) -> None:
+        if not is_absent(frame.metadata):
+            try:
+                self.metadata = MappingProxyType(self._mapping(frame.metadata))
+            except RpcError as error:
+                raise RemoteProtocolError(f"metadata of hello: {error.message}") from None
+        self.caller.greeted()
+        events: list[Event] = []
+        if self.endpoint.side == "accepting":
+            events = self.endpoint.accept()
+        self._greeted.set()
+        for event in events:
+            self._handlers[event.kind](event)
+
+    def _on_goaway(self, frame: Goaway) -> None:
+        if frame.code is None:
+            self.caller.on_drain()
+            return
+        # The other side says that this one broke the protocol, or that it is not welcome.
+        try:
+            kind = ERRORS_BY_CODE[Code(frame.code)]
+        except ValueError:
+            kind = ERRORS_BY_CODE[Code.UNKNOWN]
+        if kind is RemoteProtocolError:
+            kind = LocalProtocolError
+        self._lose(kind(f"the other side closed the connection: {frame.message}"))
+
+    # --- the end
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        """The other side broke the protocol: it is told, and that is the end (R27)."""
+        self.transport.close_code = error.close_code
+        self.transport.close_reason = error.message[:100]
+        self._end(error)
+        self.wake_writer()
+        self.nursery.start_soon(self._say_last_word)
+
+    def _lose(self, error: RpcError) -> None:
+        """The transport is of no use any more."""
+        if self._end(error):
+            self.nursery.start_soon(trio.aclose_forcefully, self.transport)
+
+    def _end(self, error: RpcError) -> bool:
+        """Tell everybody who waits; False if that was done already."""
+        if self._lost is not None:
+            return False
+        self._lost = error
+        self.caller.lose(self._lost_error)
+        self.callee.ask_all()
+        self._greeted.set()
+        self._closed.set()
+        if self._flushed is not None:
+            self._flushed.set()
+            self._flushed = None
+        return True
+
+    async def _say_last_word(self) -> None:
+        with trio.move_on_after(LAST_WORD):
+            while self.endpoint.outbox or self._writing_since is not None:
+                self._flushed = self._flushed or trio.Event()
+                await self._flushed.wait()
+            await self.transport.aclose()
+        await trio.aclose_forcefully(self.transport)
+
+    async def _shut_down(self) -> None:
+        """The orderly end: nothing new, everything that runs is asked to stop, the rest is said."""
+        self._shutting = True
+        if self._lost is None:
+            self.endpoint.drain()
+            self.caller.abort_all()
+            self.callee.ask_all()
+            self.wake_writer()
+            with trio.move_on_after(self.limits.close_timeout):
+                await self.callee.wait_idle()
+                await self.caller.wait_idle()
+                await self.flush()
+                await self.transport.aclose()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def finish(self, *, cancelled: bool) -> None:
+        """The end of the block that owns the connection: afterwards nothing of it runs here."""
+        try:
+            if not cancelled:
+                await self._shut_down()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._finish_by_force()
+
+    async def _finish_by_force(self) -> None:
+        self._shutting = True
+        self.callee.ask_all()
+        if self.callee.running:
+            # Their last words are worth a moment: a stream that is cut says so (R6).
+            with trio.move_on_after(self.callee.budget()):
+                await self.callee.wait_idle()
+            with trio.move_on_after(LAST_WORD):
+                await self.flush()
+                if self._lost is None:
+                    await self.transport.aclose()
+        # The transport goes before the nursery waits for what still runs.
+        self._lose(ConnectionLost("the connection was closed here"))
+        await trio.aclose_forcefully(self.transport)
+        self.callee.report_leftovers()
+
+
+@asynccontextmanager
+async def run_connection(
+    transport: Transport,
+    side: Side,
+    *,
+    table: MethodTable | None,
+    payloads: Payloads,
+    limits: Limits,
+    metadata: Mapping[str, Any] = EMPTY,
+    mask_errors: bool = False,
+) -> AsyncIterator[Connection]:
+    """Run a connection over a transport for as long as the block lasts.
+
+    Its block begins when both sides have said hello.
+    """
+    async with open_background_nursery() as nursery:
+        connection = Connection(
+            transport,
+            side,
+            nursery,
+            table=table,
+            payloads=payloads,
+            limits=limits,
+            metadata=metadata,
+            mask_errors=mask_errors,
+        )
+        connection.start()
+        cancelled = False
+        try:
+            await connection.wait_greeted()
+            yield connection
+        except trio.Cancelled:
+            cancelled = True
+            raise
+        finally:
+            await connection.finish(cancelled=cancelled)
+
+
+def _ignore(frame: object) -> None:
+    """A frame that has done all that it does."""

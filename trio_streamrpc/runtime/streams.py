@@ -1,0 +1,362 @@
+"""The consumer's end of a stream: a bounded memory channel that gives credit back.
+
+A :class:`Receiver` stands in the connection's table and is fed by the reader; the :class:`Stream`
+that the application holds refers to it, and nothing refers to the stream: it is collected as soon
+as the application drops it, and its producer cancelled (R7).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import trio
+from msgspec import Raw
+
+from trio_streamrpc.errors import CleanupTimeout, ConnectionLost, RpcError
+from trio_streamrpc.protocol.credit import ReceiveWindow
+from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo
+from trio_streamrpc.runtime.failures import error_from
+
+if TYPE_CHECKING:
+    from trio_streamrpc.runtime.caller import Caller
+
+__all__ = ["Receiver", "RemoteStream", "Stream", "StreamStatistics"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """A stream's numbers at one moment; bytes are those of the items' encodings."""
+
+    items_received: int = 0
+    bytes_received: int = 0
+    items_buffered: int = 0
+    bytes_buffered: int = 0
+    #: What the producer may still send without another grant.
+    items_granted: int = 0
+    bytes_granted: int = 0
+    peak_items_buffered: int = 0
+    peak_bytes_buffered: int = 0
+
+
+class Stream(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
+    """The items that a remote method yields, one after another.
+
+    Enter it with ``async with`` and iterate: leaving the block cancels the producer, and returns
+    once its ``finally`` has run. Iterating without a block works too; a ``break`` then cancels the
+    producer when the stream is collected, and nobody waits for its cleanup.
+    """
+
+    @abstractmethod
+    async def receive(self) -> T_co:
+        """The next item. If this is cancelled, nothing was taken.
+
+        Raises :exc:`trio.EndOfChannel` at the end, the stream's error after its last item, and
+        :exc:`trio.ClosedResourceError` once it was closed here.
+        """
+
+    @abstractmethod
+    def batches(self) -> AsyncIterator[list[T_co]]:
+        """Iterate over all that has arrived each time: lists of at least one item."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Leave the stream: the producer is closed, and has finished when this returns.
+
+        Raises :exc:`CleanupTimeout` if it has not within ``Limits.cancel_timeout``, and what its
+        cleanup raised. If this is cancelled, it asks and does not wait.
+        """
+
+    @abstractmethod
+    def statistics(self) -> StreamStatistics:
+        """How much came, waits here and was granted."""
+
+
+class Receiver:
+    """A stream's place in its connection: what has arrived, and how it ends."""
+
+    __slots__ = ("chunks", "failure", "final", "finished", "id", "window", "_sender")
+
+    def __init__(self, id: int, window: ReceiveWindow, capacity: int) -> None:
+        self.id = id
+        self.window = window
+        # R17: a chunk has an item at least, so there is a free place for all that is granted.
+        self._sender, self.chunks = trio.open_memory_channel[list[Raw]](capacity)
+        #: The final frame, once it has come: the proof that the producer has finished (R7).
+        self.final: End | Error | None = None
+        #: Why there will be no more items, if not for the final frame.
+        self.failure: RpcError | None = None
+        #: Set when nothing more will be heard of this id.
+        self.finished = trio.Event()
+
+    def feed(self, frame: Chunk) -> None:
+        self._sender.send_nowait(frame.items)
+
+    def finish(self, frame: End | Error) -> None:
+        self.final = frame
+        self._sender.close()
+        self.finished.set()
+
+    def overflow(self, info: ErrorInfo) -> None:
+        """More came than was granted: the items that fitted are the last (R16)."""
+        self.failure = error_from(info)
+        self._sender.close()
+
+    def lose(self, error: RpcError) -> None:
+        """The connection is gone: the items that had arrived are the last."""
+        if self.final is None:
+            if self.failure is None:
+                self.failure = error
+            self._sender.close()
+            self.finished.set()
+
+    def ending(self) -> RpcError | None:
+        """What is raised after the last item; None at a regular end."""
+        if self.failure is not None:
+            return type(self.failure)(self.failure.message)
+        if isinstance(self.final, Error):
+            return error_from(self.final.error, retry=self.final.retry)
+        return None
+
+
+class RemoteStream(Stream[T_co]):
+    """A stream whose producer is on the other side of a connection."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        start: Callable[[], Awaitable[Receiver]],
+        decode: Callable[[Raw], Any],
+        rebuild: Callable[[Error], BaseException | None],
+        name: str,
+    ) -> None:
+        self._caller = caller
+        self._start = start
+        self._decode = decode
+        self._rebuild = rebuild
+        self._name = name
+        self._receiver: Receiver | None = None
+        self._items: deque[Raw] = deque()
+        # Taken for starting the call and for waiting for the next chunk, never on the way of an
+        # item that is here already: several tasks may take from one stream.
+        self._turn = trio.Lock()
+        self._closed = False
+        #: Whether the application has seen how the stream ended.
+        self._told = False
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self._name}>"
+
+    # --- starting
+
+    async def __aenter__(self) -> Self:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._receiver is not None:
+            raise RuntimeError(f"{self!r} was started already: enter it before its first item")
+        async with self._turn:
+            await self._open()
+        return self
+
+    async def _open(self) -> Receiver:
+        if self._receiver is None:
+            self._receiver = await self._start()
+            if self._closed:
+                # Closed by another task in the meantime.
+                self._abandon()
+                raise trio.ClosedResourceError
+        return self._receiver
+
+    # --- taking
+
+    async def receive(self) -> T_co:
+        await trio.lowlevel.checkpoint()
+        while not self._items:
+            await self._fetch()
+        return self._take()
+
+    async def __anext__(self) -> T_co:
+        await trio.lowlevel.checkpoint()
+        try:
+            while not self._items:
+                await self._fetch()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        return self._take()
+
+    def batches(self) -> AsyncIterator[list[T_co]]:
+        return _Batches(self)
+
+    async def receive_batch(self) -> list[T_co]:
+        """All that has arrived, and at least one item; otherwise as :meth:`receive`."""
+        await trio.lowlevel.checkpoint()
+        while not self._items:
+            await self._fetch()
+        return self._take_all()
+
+    async def _fetch(self) -> None:
+        """Wait until there are items; raises what stands in their place."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        async with self._turn:
+            if self._items:
+                return
+            receiver = await self._open()
+            try:
+                self._items.extend(await receiver.chunks.receive())
+            except trio.EndOfChannel:
+                self._told = True
+                error = self._ending(receiver)
+                if error is None:
+                    raise
+                # The channel's end is how this is learned, and no part of what happened.
+                raise error from None
+
+    def _ending(self, receiver: Receiver) -> BaseException | None:
+        if receiver.failure is None and isinstance(receiver.final, Error):
+            return self._rebuild(receiver.final)
+        return receiver.ending()
+
+    def _take(self) -> T_co:
+        item = self._items.popleft()
+        self._taken(1, len(item))
+        return self._decode(item)  # type: ignore[no-any-return]
+
+    def _take_all(self) -> list[T_co]:
+        receiver = self._receiver
+        assert receiver is not None
+        items = list(self._items)
+        self._items.clear()
+        while True:
+            try:
+                items.extend(receiver.chunks.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+        self._taken(len(items), sum(map(len, items)))
+        decode = self._decode
+        return [decode(item) for item in items]
+
+    def _taken(self, count: int, size: int) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        due = receiver.window.take(count, size)
+        if due is not None:
+            self._caller.grant(receiver.id, *due)
+
+    # --- leaving
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.aclose()
+        elif _is_cancellation(error):
+            self._abandon()
+        else:
+            await self._leave(error)
+
+    async def aclose(self) -> None:
+        await self._leave(None)
+
+    async def _leave(self, reason: BaseException | None) -> None:
+        receiver = self._receiver
+        if self._closed or receiver is None:
+            self._closed = True
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            # A caller that is cancelled does not wait; one cancelled while it waits does so no
+            # longer. Either way the other side is told (R8).
+            await trio.lowlevel.checkpoint()
+            self._shut()
+            if not receiver.finished.is_set():
+                self._caller.leave(receiver, reason)
+                with trio.move_on_after(self._caller.cancel_timeout):
+                    await receiver.finished.wait()
+        except BaseException:
+            self._abandon()
+            raise
+        self._check_finished(receiver, reason)
+
+    def _check_finished(self, receiver: Receiver, reason: BaseException | None) -> None:
+        """R22: what cleanup raised comes out of the block; what was not read before does not."""
+        final = receiver.final
+        if final is not None:
+            if isinstance(final, Error) and final.cleanup:
+                cleanup_error = self._rebuild(final)
+                if cleanup_error is not None:
+                    raise cleanup_error
+            return
+        if self._told:
+            return
+        error: RpcError
+        if receiver.finished.is_set():
+            error = receiver.ending() or ConnectionLost("the connection was lost")
+        else:
+            error = CleanupTimeout(
+                f"{self._name} had not finished {self._caller.cancel_timeout} s after it was left"
+            )
+        if reason is None:
+            raise error
+        # The block's own exception is what its user has to see first.
+        reason.add_note(f"trio_streamrpc: {type(error).__name__}: {error}")
+
+    def _abandon(self) -> None:
+        self._shut()
+        if self._receiver is not None and not self._receiver.finished.is_set():
+            self._caller.abandon(self._receiver.id)
+
+    def _shut(self) -> None:
+        """Nothing can be taken any more, not even what is here; who waits for it hears so."""
+        self._closed = True
+        self._items.clear()
+        if self._receiver is not None:
+            self._receiver.chunks.close()
+
+    def __del__(self) -> None:
+        receiver = getattr(self, "_receiver", None)
+        if receiver is not None and not self._closed and not receiver.finished.is_set():
+            self._caller.abandon_from_anywhere(receiver.id)
+
+    def statistics(self) -> StreamStatistics:
+        if self._receiver is None:
+            return StreamStatistics()
+        window = self._receiver.window
+        return StreamStatistics(
+            items_received=window.received_items,
+            bytes_received=window.received_bytes,
+            items_buffered=window.buffered_items,
+            bytes_buffered=window.buffered_bytes,
+            items_granted=window.credit_items,
+            bytes_granted=window.credit_bytes,
+            peak_items_buffered=window.peak_items,
+            peak_bytes_buffered=window.peak_bytes,
+        )
+
+
+class _Batches(AsyncIterator[list[T_co]]):
+    # No async generator: one that is left by a break would have to be closed by its user.
+    def __init__(self, stream: RemoteStream[T_co]) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> list[T_co]:
+        try:
+            return await self._stream.receive_batch()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether a block is left because its task was cancelled, alone or among other failures."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[0] is not None
+    return isinstance(error, trio.Cancelled)

@@ -1,0 +1,117 @@
+"""Serving: the accept loop, and one guarded task for each connection."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+
+import cattrs
+import trio
+
+from trio_streamrpc.client import payloads_for
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.errors import RpcError
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.runtime.connection import Connection, run_connection
+from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.transports.urls import Scheme, scheme_of
+
+__all__ = ["Server", "serve"]
+
+ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
+
+
+class Server:
+    """A service that is being served; given by ``await nursery.start(serve, …)``."""
+
+    def __init__(
+        self,
+        table: MethodTable,
+        scheme: Scheme,
+        url: str,
+        limits: Limits,
+        converter: cattrs.Converter | None,
+        mask_errors: bool,
+    ) -> None:
+        #: Where it is served, with the real port.
+        self.url = url
+        self._table = table
+        self._scheme = scheme
+        self._path = "/" + url.partition("://")[2].partition("/")[2]
+        self._limits = limits
+        self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
+        self._mask_errors = mask_errors
+        self._connections: set[Connection] = set()
+
+    def __repr__(self) -> str:
+        return f"<Server at {self.url}>"
+
+    @property
+    def connections(self) -> frozenset[Connection]:
+        """The connections that are open now."""
+        return frozenset(self._connections)
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one client. What goes wrong with it ends this connection, and no other."""
+        try:
+            async with self._scheme.accept(
+                stream, path=self._path, limits=self._limits
+            ) as transport:
+                if transport is None:
+                    return
+                async with run_connection(
+                    transport,
+                    "accepting",
+                    table=self._table,
+                    payloads=self._payloads[transport.encoding],
+                    limits=self._limits,
+                    mask_errors=self._mask_errors,
+                ) as connection:
+                    self._connections.add(connection)
+                    try:
+                        await connection.wait_closed()
+                    finally:
+                        self._connections.discard(connection)
+        except RpcError as error:
+            LOGGER.info("a client was refused: %s", error)
+        except Exception:
+            LOGGER.exception("a connection failed")
+
+
+async def serve(
+    service: object,
+    url: str,
+    *,
+    limits: Limits | None = None,
+    ssl_context: ssl_module.SSLContext | None = None,
+    converter: cattrs.Converter | None = None,
+    mask_errors: bool = False,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
+
+    ``service`` is an object with ``@rpc`` methods, or a mapping of names to such objects and to
+    functions. Port 0 takes any that is free; ``server.url`` has the real one. ``converter`` adds
+    types that msgspec does not know; ``mask_errors`` keeps what handlers did not mean to tell.
+
+    Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL, and
+    :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
+    asked to stop, and have stopped when it returns.
+    """
+    limits = limits or Limits()
+    table = MethodTable.of(service)
+    scheme = scheme_of(url)
+    listeners, real_url = await scheme.listen(url, ssl_context=ssl_context)
+    server = Server(table, scheme, real_url, limits, converter, mask_errors)
+    await trio.serve_listeners(server.handle, listeners, task_status=_Started(task_status, server))
+
+
+class _Started(trio.TaskStatus[object]):
+    """Tells who started ``serve`` of the server, where Trio would tell of its listeners."""
+
+    def __init__(self, task_status: trio.TaskStatus[Server], server: Server) -> None:
+        self._task_status = task_status
+        self._server = server
+
+    def started(self, value: object = None) -> None:
+        self._task_status.started(self._server)

@@ -1,0 +1,75 @@
+"""Both sides of a connection in one process, over memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cattrs
+import trio
+
+from trio_streamrpc.client import open_connection
+from trio_streamrpc.errors import RpcError
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.memory import open_memory_transports
+
+__all__ = ["open_pair"]
+
+
+@asynccontextmanager
+async def open_pair(
+    service: object,
+    *,
+    encoding: Encoding = "msgpack",
+    serving: object = None,
+    limits: Limits | None = None,
+    client_limits: Limits | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    converter: cattrs.Converter | None = None,
+    mask_errors: bool = False,
+) -> AsyncIterator[Connection]:
+    """A connection to a service in this process, over memory and without a socket.
+
+    ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
+    its own; ``serving`` is what the client's side serves. When the block ends, both sides have.
+    """
+    here, there = open_memory_transports(encoding=encoding)
+    async with open_background_nursery() as nursery:
+        served = trio.Event()
+
+        async def run_service(transport: Transport) -> None:
+            try:
+                async with open_connection(
+                    transport,
+                    "accepting",
+                    serving=service,
+                    limits=limits,
+                    converter=converter,
+                    mask_errors=mask_errors,
+                ) as connection:
+                    await connection.wait_closed()
+            except RpcError:
+                # The handshake failed; the client's side tells how.
+                pass
+            finally:
+                served.set()
+
+        nursery.start_soon(run_service, there)
+        try:
+            async with open_connection(
+                here,
+                serving=serving,
+                limits=client_limits or limits,
+                metadata=metadata,
+                converter=converter,
+                mask_errors=mask_errors,
+            ) as connection:
+                yield connection
+        finally:
+            with trio.CancelScope(shield=True):
+                await served.wait()

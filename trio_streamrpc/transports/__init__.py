@@ -1,0 +1,1 @@
+"""Whole messages over something: the only place that knows transport libraries' exceptions."""

@@ -1,0 +1,49 @@
+"""What every transport promises to the connection above it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import trio
+
+from trio_streamrpc.protocol.codecs import Encoding
+
+__all__ = ["Transport"]
+
+
+class Transport(trio.abc.AsyncResource):
+    """Delivers whole messages: ordered, reliable, or not at all (R1).
+
+    A transport is one class with :meth:`send`, :meth:`receive` and ``aclose``. One task sends and
+    one task receives; they may be different tasks. Whatever breaks below it is raised as
+    :exc:`~trio_streamrpc.ConnectionLost`, and input that is no message of its kind as
+    :exc:`~trio_streamrpc.RemoteProtocolError`; nothing else, and no group.
+    """
+
+    #: What its messages are: "msgpack" (bytes) or "json" (str) (R2).
+    encoding: Encoding = "msgpack"
+    #: The other end, for people: ``"127.0.0.1:41733"``.
+    remote: str = "?"
+    #: The handshake's headers where there was one, names in lower case.
+    headers: Mapping[str, str] = {}
+    #: When bytes last came in, on Trio's clock, if it can tell sooner than a whole message would.
+    last_heard: float = float("-inf")
+    #: Why it is to be closed, in WebSocket's numbers; set before ``aclose``, for those who can say.
+    close_code: int = 1000
+    close_reason: str = ""
+
+    @abstractmethod
+    async def send(self, message: bytes | str) -> None:
+        """Send one message. If this is cancelled, the transport is of no use any more."""
+
+    @abstractmethod
+    async def receive(self) -> bytes | str:
+        """The next message. If this is cancelled, nothing was taken.
+
+        Raises :exc:`~trio_streamrpc.ConnectionLost` when there will be none, for whatever reason.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Say goodbye as the transport does, and close. If this is cancelled, close at once."""

@@ -1,0 +1,348 @@
+"""WebSocket, on trio-websocket: the only module that imports it.
+
+What trio-websocket is trusted with is the handshake, frames, fragments and masks. What is held in
+hand here, since it is known to go wrong there (seen with 0.12.2 and wsproto 1.3.2): each
+connection's reader runs guarded, so that what it raises ends this connection and nothing else; the
+byte stream is kept, so that it can be closed by force and its bytes counted; every handshake and
+every close has a deadline; and the receive buffer is left to Trio, since the default of 4 KiB
+costs a factor of five.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import SplitResult, urlsplit
+
+import trio
+import trio_websocket
+
+from trio_streamrpc.errors import (
+    ConnectionLost,
+    PermissionDenied,
+    RemoteProtocolError,
+    RpcError,
+    Unauthenticated,
+    Unavailable,
+)
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.transports.base import Transport
+
+__all__ = ["SUBPROTOCOLS", "WebSocketTransport", "accept_websocket", "connect_websocket", "listen"]
+
+#: R3: the encoding is negotiated as the subprotocol.
+SUBPROTOCOLS: dict[str, Encoding] = {
+    "streamrpc.1.msgpack": "msgpack",
+    "streamrpc.1.json": "json",
+}
+
+#: trio-websocket counts characters, the codec bytes: a message just too long shall get as far as
+#: the codec, which answers as the protocol says. What is longer is cut off by trio-websocket.
+MESSAGE_SLACK = 4096
+
+
+class CountedStream(trio.abc.Stream):
+    """A byte stream that knows when it last heard something, and how much since a whole message.
+
+    Endless fragments make no message, and neither do control frames: more than twice the longest
+    message without a whole one, and the stream is broken off.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, max_unfinished: int) -> None:
+        self._stream = stream
+        self._max_unfinished = max_unfinished
+        self.unfinished = 0
+        self.exceeded = False
+        self.last_heard = trio.current_time()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.unfinished > self._max_unfinished:
+            self.exceeded = True
+            raise trio.BrokenResourceError("too many bytes without a whole message")
+        data = await self._stream.receive_some(max_bytes)
+        self.unfinished += len(data)
+        self.last_heard = trio.current_time()
+        return data
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class WebSocketTransport(Transport):
+    """Messages as WebSocket messages: binary for msgpack, text for json (R2, R3)."""
+
+    def __init__(
+        self,
+        socket: trio_websocket.WebSocketConnection,
+        stream: CountedStream,
+        *,
+        encoding: Encoding,
+        remote: str,
+        headers: Mapping[str, str],
+        close_timeout: float,
+    ) -> None:
+        self._socket = socket
+        self._stream = stream
+        self._close_timeout = close_timeout
+        self.encoding = encoding
+        self.remote = remote
+        self.headers = headers
+
+    @property
+    def last_heard(self) -> float:  # type: ignore[override]  # read-only here
+        return self._stream.last_heard
+
+    async def send(self, message: bytes | str) -> None:
+        try:
+            await self._socket.send_message(message)
+        except trio_websocket.ConnectionClosed as closed:
+            raise self._lost(closed) from None
+
+    async def receive(self) -> bytes | str:
+        try:
+            message = await self._socket.get_message()
+        except trio_websocket.ConnectionClosed as closed:
+            if self._stream.exceeded:
+                raise RemoteProtocolError(
+                    "too many bytes without a whole message", close_code=1009
+                ) from None
+            raise self._lost(closed) from None
+        self._stream.unfinished = 0
+        return message
+
+    async def aclose(self) -> None:
+        try:
+            with trio.move_on_after(self._close_timeout):
+                # The longest reason that fits a close frame is 123 bytes.
+                reason = self.close_reason.encode()[:120].decode(errors="ignore")
+                await self._socket.aclose(self.close_code, reason or None)
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    def _lost(self, closed: trio_websocket.ConnectionClosed) -> ConnectionLost:
+        reason = closed.reason
+        if reason is None or reason.code == 1006:
+            return ConnectionLost("the connection broke")
+        text = f": {reason.reason!r}"[:200] if reason.reason else ""
+        return ConnectionLost(f"the connection was closed with code {reason.code}{text}")
+
+
+class _Guard:
+    """Stands in for a nursery, and runs what trio-websocket starts so that it cannot do harm.
+
+    An exception of its reader ends the handshake that waits for it, or breaks the byte stream.
+    """
+
+    def __init__(self, nursery: trio.Nursery, stream: CountedStream) -> None:
+        self._nursery = nursery
+        self._stream = stream
+        self.handshake = trio.CancelScope()
+        self.error: Exception | None = None
+
+    def start_soon(self, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        self._nursery.start_soon(self._run, run, *args)
+
+    async def _run(self, run: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        try:
+            await run(*args)
+        except Exception as error:
+            self.error = error
+            await trio.aclose_forcefully(self._stream)
+        # Also where it ends in peace before the handshake was done: nobody else would tell.
+        self.handshake.cancel()
+
+
+@asynccontextmanager
+async def connect_websocket(
+    url: str,
+    *,
+    encoding: Encoding,
+    limits: Limits,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[WebSocketTransport]:
+    """Connect to a ``ws://`` or ``wss://`` URL; the transport is closed when the block ends.
+
+    Raises :exc:`Unavailable` if nobody answers, and what the HTTP status says if it is refused.
+    """
+    parts = urlsplit(url)
+    host, port = _address(parts, url)
+    if ssl_context is not None and parts.scheme == "ws":
+        raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
+    async with open_background_nursery() as background:
+        with trio.move_on_after(limits.handshake_timeout) as handshake:
+            stream = await _connect_stream(parts.scheme, host, port, ssl_context, url)
+            counted = CountedStream(stream, 2 * limits.max_message_bytes)
+            guard = _Guard(background, counted)
+            socket = None
+            try:
+                with guard.handshake:
+                    socket = await trio_websocket.wrap_client_stream(
+                        cast(trio.Nursery, guard),
+                        cast(trio.SocketStream, counted),
+                        host=parts.netloc.rpartition("@")[2],
+                        resource=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+                        subprotocols=[
+                            name for name, each in SUBPROTOCOLS.items() if each == encoding
+                        ],
+                        extra_headers=_encoded(headers),
+                        max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
+                        receive_buffer_size=None,
+                    )
+            finally:
+                if socket is None:
+                    await trio.aclose_forcefully(counted)
+            if guard.error is not None or socket is None or socket.subprotocol is None:
+                await trio.aclose_forcefully(counted)
+                raise _refused(url, guard.error)
+        if handshake.cancelled_caught:
+            raise Unavailable(f"{url} did not answer within {limits.handshake_timeout} s")
+        assert socket is not None
+        transport = WebSocketTransport(
+            socket,
+            counted,
+            encoding=encoding,
+            remote=f"{host}:{port}",
+            headers=_decoded(socket.handshake_headers),
+            close_timeout=limits.close_timeout,
+        )
+        try:
+            yield transport
+        finally:
+            await trio.aclose_forcefully(transport)
+
+
+@asynccontextmanager
+async def accept_websocket(
+    stream: trio.abc.Stream, *, path: str, limits: Limits
+) -> AsyncIterator[WebSocketTransport | None]:
+    """Shake hands with a client on a stream just accepted; None if it is no client of ours.
+
+    ``path`` is the one that is served; another is answered with 404, and a client that offers no
+    subprotocol of R3 with 400.
+    """
+    counted = CountedStream(stream, 2 * limits.max_message_bytes)
+    remote = _peer_name(stream)
+    try:
+        async with open_background_nursery() as background:
+            guard = _Guard(background, counted)
+            transport = None
+            with trio.move_on_after(limits.handshake_timeout), guard.handshake:
+                request = await trio_websocket.wrap_server_stream(
+                    cast(trio.Nursery, guard),
+                    counted,
+                    max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
+                    receive_buffer_size=None,
+                )
+                offered = [each for each in request.proposed_subprotocols if each in SUBPROTOCOLS]
+                if path not in ("", "/") and urlsplit(request.path).path != path:
+                    await request.reject(404, body=b"nothing is served at this path\n")
+                elif not offered:
+                    names = " or ".join(SUBPROTOCOLS)
+                    body = f"this server speaks the WebSocket subprotocols {names}\n"
+                    await request.reject(400, body=body.encode())
+                else:
+                    socket = await request.accept(subprotocol=offered[0])
+                    transport = WebSocketTransport(
+                        socket,
+                        counted,
+                        encoding=SUBPROTOCOLS[offered[0]],
+                        remote=remote,
+                        headers=_decoded(request.headers),
+                        close_timeout=limits.close_timeout,
+                    )
+            yield transport
+    finally:
+        await trio.aclose_forcefully(counted)
+
+
+async def listen(
+    url: str, *, ssl_context: ssl.SSLContext | None = None
+) -> tuple[list[trio.abc.Listener[trio.abc.Stream]], str]:
+    """Listen at a ``ws://`` or ``wss://`` URL; gives the listeners and the URL with its real port.
+
+    Raises :exc:`OSError` if the address cannot be had, as Trio does.
+    """
+    parts = urlsplit(url)
+    host, port = _address(parts, url)
+    if (ssl_context is None) == (parts.scheme == "wss"):
+        raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    port = listeners[0].socket.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    real = parts._replace(netloc=f"{shown}:{port}").geturl()
+    if ssl_context is None:
+        return list(listeners), real
+    return [
+        trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners
+    ], real
+
+
+def _address(parts: SplitResult, url: str) -> tuple[str, int]:
+    if parts.hostname is None:
+        raise ValueError(f"{url!r} names no host; a URL looks like ws://127.0.0.1:8765")
+    port = parts.port
+    return parts.hostname, port if port is not None else (443 if parts.scheme == "wss" else 80)
+
+
+async def _connect_stream(
+    scheme: str, host: str, port: int, ssl_context: ssl.SSLContext | None, url: str
+) -> trio.abc.Stream:
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise Unavailable(f"cannot connect to {url}: {error}") from None
+    if scheme == "ws":
+        return stream
+    context = ssl_context or ssl.create_default_context()
+    secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
+    try:
+        await secure.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(secure)
+        raise Unavailable(f"cannot connect to {url}: {error.__cause__ or error}") from None
+    except BaseException:
+        await trio.aclose_forcefully(secure)
+        raise
+    return secure
+
+
+def _refused(url: str, error: Exception | None) -> RpcError:
+    if not isinstance(error, trio_websocket.ConnectionRejected):
+        return Unavailable(f"{url} is no server of streamrpc: {error or 'it broke the handshake'}")
+    kinds: dict[int, type[RpcError]] = {401: Unauthenticated, 403: PermissionDenied}
+    said = (error.body or b"").decode(errors="replace").strip()[:200]
+    message = f"{url} refused the connection with HTTP status {error.status_code}"
+    return kinds.get(error.status_code, Unavailable)(f"{message}: {said}" if said else message)
+
+
+def _peer_name(stream: trio.abc.Stream) -> str:
+    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    if not isinstance(inner, trio.SocketStream):
+        return "?"
+    try:
+        name = inner.socket.getpeername()
+    except OSError:
+        return "?"
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
+
+
+def _encoded(
+    headers: Mapping[str, str] | Iterable[tuple[str, str]],
+) -> list[tuple[bytes, bytes]]:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in pairs]
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
