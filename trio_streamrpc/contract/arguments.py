@@ -70,6 +70,7 @@ class MethodCodec:
             payloads.is_native(each.annotation) for each in self.parameters
         )
         self._encode_any = payloads.encoder()
+        self._splice = payloads.splice
         strict = method.options.strict
         self._encoders: dict[str, Encode] = {}
         self._decoders: dict[str, Decode] = {}
@@ -78,8 +79,8 @@ class MethodCodec:
                 with_place = f"{self.label}(), parameter {each.name!r}"
                 self._encoders[each.name] = payloads.encoder(each.annotation)
                 self._decoders[each.name] = compiled(payloads, each.annotation, strict, with_place)
-        self._decode_list = payloads.compiled(list[msgspec.Raw])
-        self._decode_map = payloads.compiled(dict[str, msgspec.Raw])
+        self._decode_list = payloads.split_list
+        self._decode_map = payloads.split_map
         self._decode_whole = self._compile_whole(payloads, strict)
         self._errors = ErrorCodec(self.label, method.options.errors, payloads)
         self.encode_error = self._errors.encode
@@ -135,7 +136,7 @@ class MethodCodec:
             name: self._encode_one(self.parameter_at(name), name, value)
             for name, value in kwargs.items()
         }
-        return self._encode_any(places), self._encode_any(named) if named else None
+        return self._splice(places), self._splice(named) if named else None
 
     def references(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]

@@ -14,10 +14,11 @@ below apply.
 from __future__ import annotations
 
 import collections.abc
-import dataclasses
 import datetime as dt
 import decimal
 import enum
+import functools
+import operator
 import types
 import typing
 import uuid
@@ -29,6 +30,14 @@ import msgspec
 from cattrs.cols import mapping_structure_factory
 
 from trio_streamrpc.contract.problems import HookError, shown
+from trio_streamrpc.contract.shapes import (
+    is_known,
+    is_named_tuple,
+    is_record,
+    kind_of_value,
+    shape_of_value,
+    types_of,
+)
 
 __all__ = ["Conversion", "Encoding"]
 
@@ -73,6 +82,9 @@ OBJECTS: Final = frozenset({dict, collections.abc.Mapping, collections.abc.Mutab
 #: Marks the annotation of a key that arrived as a string.
 JSON_KEY: Final = "a JSON object's key"
 
+#: Builtins that msgspec asks its hook for only where they are keys.
+NO_KEYS: Final = frozenset({type(None), bool, tuple, frozenset})
+
 #: Exact builtins for subclasses of them, which msgspec does not encode by itself.
 BUILTIN_OF: Final[tuple[tuple[type, Callable[[Any], Any]], ...]] = (
     (int, int.__int__),
@@ -92,7 +104,7 @@ class Conversion:
         self.encoding = encoding
         forbid = True if strict else None
         self.copy = self.original.copy(detailed_validation=True, forbid_extra_keys=forbid)
-        self._decisions: dict[Any, Structure | None] = {}
+        self._decisions: dict[Any, Structure | Exception | None] = {}
         self._bypassed: set[Any] = set()
         # These four are registered by class in cattrs, which comes before any predicate.
         for scalar in (int, float, str, bytes):
@@ -112,6 +124,10 @@ class Conversion:
                 f"{shown(error.type_)} is a type that neither msgspec nor the converter knows: "
                 "register a structure hook for it"
             ) from error
+        except TypeError:
+            raise
+        except Exception as error:  # a class whose annotations cannot be evaluated, for one
+            raise TypeError(f"{shown(annotation)}: {error}") from error
         return lambda value: hook(value, annotation)
 
     def unstructure(self, value: Any, annotation: Any) -> Any:
@@ -128,6 +144,9 @@ class Conversion:
 
     def enc_hook(self, value: Any) -> Any:
         """msgspec's hook for values that it does not know."""
+        if type(value) in NO_KEYS:
+            # msgspec encodes these everywhere else, so that it is a key it asks for.
+            raise TypeError(f"an object's key in JSON cannot be of type {shown(type(value))}")
         made = self.original.unstructure(value)
         if made is not value:
             return made
@@ -147,13 +166,19 @@ class Conversion:
     def chosen(self, annotation: Any) -> Structure:
         """The hook for a type that :meth:`overrides` told cattrs to ask for."""
         hook = self.decide(annotation)
+        if isinstance(hook, Exception):
+            raise hook
         assert hook is not None
         return hook
 
-    def decide(self, annotation: Any) -> Structure | None:
-        """The hook for a type; None leaves it to cattrs."""
+    def decide(self, annotation: Any) -> Structure | Exception | None:
+        """The hook for a type; None leaves it to cattrs, an exception says why there is none."""
         if annotation not in self._decisions:
-            self._decisions[annotation] = self.find(annotation)
+            try:
+                self._decisions[annotation] = self.find(annotation)
+            except (TypeError, cattrs.StructureHandlerNotFoundError) as problem:
+                # cattrs ignores what a predicate raises, so it is kept for chosen().
+                self._decisions[annotation] = problem
         return self._decisions[annotation]
 
     def find(self, annotation: Any) -> Structure | None:
@@ -173,8 +198,11 @@ class Conversion:
         shape = self.shape_of(annotation)
         if shape is None or (isinstance(origin, type) and issubclass(origin, enum.Enum)):
             return None
-        default = self.default_hook(annotation)
-        return shaped(shape, default)
+        if origin in ARRAYS:
+            for each in get_args(annotation):
+                if each is not Ellipsis:
+                    self.member_hook(each)  # cattrs would only miss it when a value comes
+        return shaped(shape, self.default_hook(annotation))
 
     def default_hook(self, annotation: Any) -> Structure:
         """cattrs' own hook for a type that would get another one here."""
@@ -258,18 +286,18 @@ class Conversion:
 
     def named_tuple_hook(self, annotation: Any) -> Structure:
         """A hook for a named tuple: cattrs does not resolve its annotations."""
-        fields = tuple.__class_getitem__(tuple(types_of(annotation)))
-        least = len(annotation._fields) - len(annotation._field_defaults)
+        types = types_of(annotation)
+        least = len(types) - len(annotation._field_defaults)
+        for each in types:
+            self.member_hook(each)
 
         def structure(value: Any, _: Any) -> Any:
-            if not least <= len(value) <= len(fields.__args__):
+            if not least <= len(value) <= len(types):
                 raise ValueError(
-                    f"Expected `array` of length {least} to {len(fields.__args__)}, "
-                    f"got {len(value)}"
+                    f"Expected `array` of length {least} to {len(types)}, got {len(value)}"
                 )
-            return annotation(
-                *self.copy.structure(value, tuple.__class_getitem__(fields.__args__[: len(value)]))
-            )
+            given: Any = tuple.__class_getitem__(tuple(types[: len(value)]))
+            return annotation(*self.copy.structure(value, given))
 
         return shaped("array", structure)
 
@@ -323,7 +351,7 @@ class Conversion:
         """A hook for those members of a union that look alike."""
         if len(group) == 1:
             return self.member_hook(group[0])
-        together: Any = Union.__getitem__(tuple(group))
+        together: Any = functools.reduce(operator.or_, group)
         if self.is_plain(together):
             return self.member_hook(together)
         if not all(map(is_record, group)) or self.is_users(together):
@@ -352,43 +380,3 @@ def shaped(shape: str, hook: Structure) -> Structure:
         return hook(value, annotation)
 
     return structure
-
-
-def is_known(annotation: Any) -> bool:
-    """Whether msgspec takes a type: it refuses unions that it could not tell apart."""
-    try:
-        msgspec.json.Decoder(annotation)
-    except Exception:
-        return False
-    return True
-
-
-def is_record(origin: Any) -> bool:
-    """Whether it is an attrs class or a dataclass."""
-    origin = get_origin(origin) or origin
-    return hasattr(origin, "__attrs_attrs__") or dataclasses.is_dataclass(origin)
-
-
-def types_of(named_tuple: Any) -> list[Any]:
-    """The types of a named tuple's fields."""
-    found = typing.get_type_hints(named_tuple, include_extras=True)
-    return [found.get(each, Any) for each in named_tuple._fields]
-
-
-def is_named_tuple(origin: Any) -> bool:
-    return isinstance(origin, type) and issubclass(origin, tuple) and hasattr(origin, "_fields")
-
-
-def shape_of_value(value: Any) -> str:
-    """What a decoded value is: "object", "array" or "scalar"."""
-    if isinstance(value, dict):
-        return "object"
-    return "array" if isinstance(value, list | tuple) else "scalar"
-
-
-def kind_of_value(value: Any) -> str:
-    """What a decoded value is, in msgspec's words."""
-    if value is None:
-        return "null"
-    shape = shape_of_value(value)
-    return type(value).__name__ if shape == "scalar" else shape

@@ -15,7 +15,7 @@ import types
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, final, overload
 
 from trio_streamrpc.contract import hints
 from trio_streamrpc.limits import Window
@@ -134,8 +134,28 @@ def check_name(name: object, what: str) -> None:
         raise ValueError(f"{what} must not start with an underscore: {name!r} would be private")
 
 
+@final
+class Nothing:
+    """No function returns this, save for those that return Any."""
+
+
+# How a decorated method looks to a type checker: a stream method gives a Stream, every other one
+# stays what it is. The first two are for results that are Any, which would fit a stream as well.
+# mypy, where there is an Any anywhere in the function's types, weighs all overloads that fit, and
+# makes a callable without types of them, which strict users may not call; the fifth makes that
+# plain Any. pyright takes the first that fits.
+
+
 class RpcDecorator(Protocol):
     """What ``@rpc(…)`` with options returns: it keeps types as ``@rpc`` does."""
+
+    @overload
+    def __call__(self, function: Callable[P, Nothing], /) -> Callable[P, Any]: ...
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, Nothing]], /
+    ) -> Callable[P, Coroutine[Any, Any, Any]]: ...
 
     @overload
     def __call__(self, function: Callable[P, AsyncIterable[T]], /) -> Callable[P, Stream[T]]: ...
@@ -146,7 +166,24 @@ class RpcDecorator(Protocol):
     ) -> Callable[P, Stream[T]]: ...
 
     @overload
+    def __call__(
+        self,
+        function: Callable[..., AsyncIterable[Any] | Coroutine[Any, Any, AsyncIterable[Any]]],
+        /,
+    ) -> Any: ...
+
+    @overload
     def __call__(self, function: F, /) -> F: ...
+
+
+@overload
+def rpc(function: Callable[P, Nothing], /) -> Callable[P, Any]: ...
+
+
+@overload
+def rpc(
+    function: Callable[P, Coroutine[Any, Any, Nothing]], /
+) -> Callable[P, Coroutine[Any, Any, Any]]: ...
 
 
 @overload
@@ -157,6 +194,12 @@ def rpc(function: Callable[P, AsyncIterable[T]], /) -> Callable[P, Stream[T]]: .
 def rpc(
     function: Callable[P, Coroutine[Any, Any, AsyncIterable[T]]], /
 ) -> Callable[P, Stream[T]]: ...
+
+
+@overload
+def rpc(
+    function: Callable[..., AsyncIterable[Any] | Coroutine[Any, Any, AsyncIterable[Any]]], /
+) -> Any: ...
 
 
 @overload

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from trio_streamrpc.contract.decorators import mark_of
 from trio_streamrpc.contract.signatures import Source
 
-__all__ = ["Definition", "PropertyAccess", "bound", "definitions_of", "raw"]
+__all__ = ["Definition", "PropertyAccess", "bound", "definitions_of", "raw", "unwrapped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +63,27 @@ def raw(function: Any) -> Any:
     return mark.function if mark is not None and mark.exposed is below else below
 
 
-def bound(name: str, definition: Definition, instance: object) -> Callable[..., Any]:
+def unwrapped(function: Any) -> Any:
+    """As :func:`raw`, for a callable that is bound already, or needs no binding."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(raw(function), function.__self__)
+    return raw(function)
+
+
+def bound(name: str, definition: Definition, instance: object) -> Any:
     """The function that runs, with ``self`` filled in."""
     attribute = definition.attribute
     if isinstance(attribute, property):
         return PropertyAccess(attribute, instance)
     if name in getattr(instance, "__dict__", ()):
-        return raw(getattr(instance, name))  # type: ignore[no-any-return]
+        return unwrapped(vars(instance)[name])
     if isinstance(attribute, staticmethod):
-        return raw(attribute)  # type: ignore[no-any-return]
+        return raw(attribute)
     if isinstance(attribute, classmethod):
         return types.MethodType(raw(attribute), type(instance))
     if isinstance(attribute, types.FunctionType):
         return types.MethodType(raw(attribute), instance)
-    return getattr(instance, name)  # type: ignore[no-any-return]
+    return getattr(instance, name)
 
 
 class PropertyAccess:

@@ -69,8 +69,9 @@ class ClassCodec:
                 self._decoders[name] = payloads.compiled(annotation)
         except Exception as problem:
             raise TypeError(f"{what}: {problem}") from problem
-        self._decode_map = payloads.compiled(dict[str, msgspec.Raw])
-        self._decode_list = payloads.compiled(list[Any])
+        self._splice = payloads.splice
+        self._split_map = payloads.split_map
+        self._split_list = payloads.split_list
 
     def encode(self, error: BaseException) -> bytes | None:
         """Its data; None where something in it cannot be encoded."""
@@ -79,7 +80,7 @@ class ClassCodec:
                 return self._encode(error)
             if self.fields is None:
                 return self._encode(error.args)
-            return self._encode(
+            return self._splice(
                 {
                     name: msgspec.Raw(encode(getattr(error, name)))
                     for name, encode in self._encoders.items()
@@ -96,9 +97,9 @@ class ClassCodec:
             if self.is_whole:
                 made = self._decode(data)
             elif self.fields is None:
-                made = self.cls(*self._decode_list(data))
+                made = self.cls(*map(self._decode, self._split_list(data)))
             else:
-                raw = self._decode_map(data)
+                raw = self._split_map(data)
                 made = self.cls(
                     **{
                         argument: self._decoders[name](raw[name])

@@ -62,7 +62,8 @@ def evaluate(annotation: Any, function: Callable[..., Any], owner: type | None =
 def evaluate_in(annotation: Any, module: Mapping[str, Any], owner: type | None) -> Any:
     """Evaluate an annotation with the names of a module, then also of a class."""
     # Only get_type_hints evaluates forward references at any depth, and it wants an object.
-    carrier = types.SimpleNamespace(__annotations__={"value": annotation})
+    carrier = type("Carrier", (), {})
+    carrier.__annotations__ = {"value": annotation}
     scope = dict(module)
     parameters = {each.__name__: each for each in getattr(owner, "__type_params__", ())}
     try:
@@ -188,33 +189,32 @@ def class_of(annotation: Any) -> type | None:
 
 
 def class_hints(cls: type) -> dict[str, Any]:
-    """The types of a class's fields, its type variables put in; Any where one cannot be had."""
+    """The types of a class's fields; none where one of them cannot be evaluated."""
     try:
         found = typing.get_type_hints(cls, include_extras=True)
     except Exception:
         return {}
-    return {name: substitute(each, type_arguments(cls)) for name, each in found.items()}
+    return {name: substitute(each, {}) for name, each in found.items()}
 
 
-def type_arguments(contract: Any) -> dict[Any, Any]:
-    """What each type variable of a class and its bases stands for, as far as the bases say.
+def type_arguments(contract: Any) -> dict[type | None, dict[Any, Any]]:
+    """What the type variables of a class and of each of its bases stand for.
 
-    For ``class Users(Repository[User])``, and for ``Repository[User]`` itself: ``{T: User}``.
+    For ``class Users(Repository[User])``, and for ``Repository[User]`` itself, the variable of
+    ``Repository`` is ``User``. They are kept apart by class: one ``T`` may serve several bases.
     """
-    found: dict[Any, Any] = {}
+    found: dict[type | None, dict[Any, Any]] = {}
 
-    def visit(alias: Any) -> None:
+    def visit(alias: Any, outer: Mapping[Any, Any]) -> None:
         origin = get_origin(alias) or alias
         parameters = getattr(origin, "__parameters__", ())
-        for variable, argument in zip(parameters, get_args(alias), strict=False):
-            found[variable] = substitute(argument, found)
-        for base in getattr(origin, "__orig_bases__", ()):
-            if isinstance(get_origin(base), type):
-                visit(base)
-        for base in getattr(origin, "__bases__", ()):
-            visit(base)
+        arguments = (substitute(each, outer) for each in get_args(alias))
+        own = found.setdefault(origin, dict(zip(parameters, arguments, strict=False)))
+        said = {get_origin(each): each for each in getattr(origin, "__orig_bases__", ())}
+        for base in origin.__bases__:
+            visit(said.get(base, base), own)
 
-    visit(contract)
+    visit(contract, {})
     return found
 
 

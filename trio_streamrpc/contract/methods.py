@@ -16,14 +16,15 @@ from weakref import WeakKeyDictionary
 
 from trio_streamrpc.contract import hints
 from trio_streamrpc.contract.arguments import MethodCodec
-from trio_streamrpc.contract.decorators import RpcOptions, check_name, mark_of
-from trio_streamrpc.contract.definitions import Definition, bound, definitions_of, raw
+from trio_streamrpc.contract.decorators import RpcOptions, check_name, is_context_manager, mark_of
+from trio_streamrpc.contract.definitions import Definition, bound, definitions_of, raw, unwrapped
 from trio_streamrpc.contract.signatures import (
     Kind,
     Parameter,
     Role,
     Signature,
     Source,
+    TypeArguments,
     read_property,
     read_signature,
 )
@@ -153,7 +154,7 @@ def read_method(
     attribute: str,
     definitions: list[Definition],
     service: type,
-    arguments: Mapping[Any, Any],
+    arguments: TypeArguments,
     prefix: str,
     instance: object | None,
 ) -> Method:
@@ -165,6 +166,11 @@ def read_method(
         options = options.over(mark.options)
     name = options.name or attribute
     first = definitions[0].attribute
+    if is_context_manager(first) and marks[0].exposed is not first and mark_of(first):
+        raise TypeError(
+            f"{label}(): @rpc stands above @asynccontextmanager: write @rpc first, then "
+            "@asynccontextmanager"
+        )
     try:
         check_name(name, "the name of an @rpc method")
     except ValueError as problem:
@@ -273,20 +279,16 @@ def function_method(name: str, function: Callable[..., Any]) -> Method:
     """A method of a function in a mapping: being in it exposes it, a mark is not needed."""
     mark = mark_of(function)
     options = RpcOptions() if mark is None else mark.options
-    owner = getattr(function, "__self__", None)
     written = raw(function)
     sources = [Source(written, takes_self=isinstance(function, types.MethodType))]
     if isinstance(function, types.MethodType):
-        function = types.MethodType(written, owner)
-        cls = owner if isinstance(owner, type) else type(owner)
+        owner = function.__self__
         # A bound method of a service may be an override that leaves things to its contract.
-        defined = definitions_of(cls).get(written.__name__, ())
-        inherited = [source for each in defined if (source := each.source()) is not None]
-        sources = [*sources, *(each for each in inherited if each.function is not written)]
-    else:
-        function = written
+        definitions = definitions_of(owner if isinstance(owner, type) else type(owner))
+        inherited = (each.source() for each in definitions.get(written.__name__, ()))
+        sources += [each for each in inherited if each and each.function is not written]
     signature = read_signature(name, sources, {})
-    return make_method(name, signature, options, label=name, function=function)
+    return make_method(name, signature, options, label=name, function=unwrapped(function))
 
 
 def contract_table(contract: Any, prefix: str, path: tuple[type, ...]) -> MethodTable:
@@ -300,7 +302,7 @@ def contract_table(contract: Any, prefix: str, path: tuple[type, ...]) -> Method
         for name, definitions in definitions_of(cls).items()
     }
     namespaces = {}
-    for name, annotation in attribute_annotations(cls).items():
+    for name, annotation in attribute_annotations(cls, arguments).items():
         if isinstance(annotation, hints.UnresolvedName):
             raise TypeError(
                 f"{cls.__name__}.{name}: its annotation cannot be evaluated ({annotation}), so "
@@ -309,7 +311,7 @@ def contract_table(contract: Any, prefix: str, path: tuple[type, ...]) -> Method
             )
         nested = hints.class_of(annotation)
         if nested is not None and nested not in (*path, cls) and has_methods(nested):
-            alias = hints.substitute(hints.without_none(annotation), arguments)
+            alias = hints.without_none(annotation)
             namespaces[name] = contract_table(alias, f"{prefix}{name}.", (*path, cls))
     if not attributes and not namespaces:
         raise TypeError(f"{cls.__name__} has no @rpc method: did you forget to mark them?")
@@ -327,9 +329,13 @@ def nested_services(service: object) -> dict[str, object]:
         for slot in (slots,) if isinstance(slots, str) else slots:
             values[slot] = getattr(service, slot, None)
     values.update(getattr(service, "__dict__", {}))
-    for name, annotation in attribute_annotations(cls).items():
+    annotated = set()
+    for name, annotation in attribute_annotations(cls, {}).items():
         nested = hints.class_of(annotation)
-        if nested is not None and has_methods(nested) and name not in values:
+        if nested is None or not has_methods(nested):
+            continue
+        annotated.add(name)
+        if name not in values:
             raise TypeError(
                 f"{cls.__name__}.{name} is annotated as {nested.__name__}, whose methods would be "
                 f"called {name}.…, but {service!r} has no such attribute"
@@ -337,11 +343,13 @@ def nested_services(service: object) -> dict[str, object]:
     return {
         name: value
         for name, value in values.items()
-        if not name.startswith("_") and has_methods(type(value))
+        if not name.startswith("_")
+        # What is not declared is only nested for methods of its own, not for what it holds.
+        and (definitions_of(type(value)) or (name in annotated and has_methods(type(value))))
     }
 
 
-def attribute_annotations(cls: type) -> dict[str, Any]:
+def attribute_annotations(cls: type, arguments: TypeArguments) -> dict[str, Any]:
     """The annotations of a class's public attributes; an UnresolvedName where one fails."""
     found: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
@@ -350,9 +358,11 @@ def attribute_annotations(cls: type) -> dict[str, Any]:
             if name.startswith("_"):
                 continue
             try:
-                found[name] = hints.evaluate_in(annotation, module, owner)
+                evaluated = hints.evaluate_in(annotation, module, owner)
             except hints.UnresolvedName as problem:
                 found[name] = problem
+            else:
+                found[name] = hints.substitute(evaluated, arguments.get(owner, {}))
     return found
 
 
@@ -360,7 +370,7 @@ def has_methods(cls: type, path: tuple[type, ...] = ()) -> bool:
     """Whether a class has ``@rpc`` methods, or namespaces that have."""
     if definitions_of(cls):
         return True
-    nested = map(hints.class_of, attribute_annotations(cls).values())
+    nested = map(hints.class_of, attribute_annotations(cls, {}).values())
     return any(
         each is not None and each not in (*path, cls) and has_methods(each, (*path, cls))
         for each in nested

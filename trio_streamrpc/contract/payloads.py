@@ -7,6 +7,9 @@ not fit its annotation is refused, with the path to it.
 What an encoding cannot hold is refused when it is encoded. JSON has no NaN and no infinity: msgspec
 writes null for them, so a null is looked into. What has no annotation comes as the encoding has it:
 in JSON, bytes are base64 text and every key of an object is a string.
+
+Equal values arrive, not always the same ones: msgpack gives aware datetimes back in UTC, and JSON
+rounds the offsets that are no whole minutes, as RFC 3339 knows no others.
 """
 
 from __future__ import annotations
@@ -49,7 +52,15 @@ class Payloads:
             strict: Conversion(converter, encoding, strict=strict) for strict in (False, True)
         }
         enc_hook = self._conversions[False].enc_hook
-        self._encode_builtins: Encode = self._format.Encoder(enc_hook=enc_hook).encode
+        self.splice: Encode = self._format.Encoder(enc_hook=enc_hook).encode
+        """Encodes a list or a dict of values that are encoded already, as ``msgspec.Raw``."""
+
+        self.split_list: Decode = self._format.Decoder(list[msgspec.Raw]).decode
+        """Decodes an array to a list of its values' bytes; it raises what msgspec raises."""
+
+        self.split_map: Decode = self._format.Decoder(dict[str, msgspec.Raw]).decode
+        """Decodes a map to a dict of its values' bytes; it raises what msgspec raises."""
+
         self._decode_builtins: Decode = self._format.Decoder().decode
         self._encoders: dict[Any, Encode] = {}
         self._decoders: dict[Any, Decode] = {}
@@ -109,7 +120,7 @@ class Payloads:
         return lambda value: encode(conversion.unstructure(value, hashable))
 
     def _guarded(self, annotation: Any) -> Encode:
-        encode = self._encode_builtins
+        encode = self.splice
         found = self._survey(annotation)
         if self.encoding == "msgpack" or (found is not None and found.is_floatless):
             return encode

@@ -70,8 +70,6 @@ def explain(error: Exception, root: str = "$") -> str:
 
 def problems_of(error: Exception) -> list[Problem]:
     """What is wrong, as far as the error says; at least one."""
-    if isinstance(error, msgspec.ValidationError):
-        return [of_msgspec(str(error))]
     if isinstance(error, cattrs.BaseValidationError):
         return [of_cattrs(each) for each in cattrs.transform_error(error, "", format_exception)]
     if isinstance(error, UnknownField):
@@ -84,8 +82,6 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, msgspec.ValidationError):
         found = of_msgspec(str(error))
         return f"{found.message}{SEPARATOR}{found.path}"
-    if isinstance(error, HookError):
-        return str(error)
     if isinstance(error, msgspec.DecodeError | UnicodeDecodeError):
         return f"cannot be decoded: {escaped(str(error))}"
     if isinstance(error, RecursionError):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import typing
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 import msgspec
 from msgspec import inspect
 
 from trio_streamrpc.contract.problems import UnknownField
 
-__all__ = ["Survey", "check_fields", "check_finite", "survey"]
+__all__ = [
+    "Survey",
+    "check_fields",
+    "check_finite",
+    "is_known",
+    "is_named_tuple",
+    "is_record",
+    "kind_of_value",
+    "shape_of_value",
+    "survey",
+    "types_of",
+]
 
 FIELDS: Final = (
     inspect.DataclassType,
@@ -97,7 +110,7 @@ def check_fields(info: inspect.Type, value: Any, path: str) -> None:
     if isinstance(info, FIELDS):
         if isinstance(value, dict):
             check_object(info, value, path)
-        elif isinstance(value, list):
+        else:
             check_array(info, value, path)
     elif isinstance(info, ITEMS):
         for index, each in enumerate(value):
@@ -168,3 +181,43 @@ def check_finite(value: Any, path: str) -> None:
         parts = ((f"{path}[{index}]", each) for index, each in enumerate(value))
     for where, each in parts:
         check_finite(each, where)
+
+
+def is_known(annotation: Any) -> bool:
+    """Whether msgspec takes a type: it refuses unions that it could not tell apart."""
+    try:
+        msgspec.json.Decoder(annotation)
+    except Exception:
+        return False
+    return True
+
+
+def is_record(origin: Any) -> bool:
+    """Whether it is an attrs class or a dataclass."""
+    origin = get_origin(origin) or origin
+    return hasattr(origin, "__attrs_attrs__") or dataclasses.is_dataclass(origin)
+
+
+def types_of(named_tuple: Any) -> list[Any]:
+    """The types of a named tuple's fields."""
+    found = typing.get_type_hints(named_tuple, include_extras=True)
+    return [found.get(each, Any) for each in named_tuple._fields]
+
+
+def is_named_tuple(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, tuple) and hasattr(origin, "_fields")
+
+
+def shape_of_value(value: Any) -> str:
+    """What a decoded value is: "object", "array" or "scalar"."""
+    if isinstance(value, dict):
+        return "object"
+    return "array" if isinstance(value, list | tuple) else "scalar"
+
+
+def kind_of_value(value: Any) -> str:
+    """What a decoded value is, in msgspec's words."""
+    if value is None:
+        return "null"
+    shape = shape_of_value(value)
+    return type(value).__name__ if shape == "scalar" else shape

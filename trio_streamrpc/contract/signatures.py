@@ -10,11 +10,24 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Final, get_origin
+from typing import Any, Final
 
 from trio_streamrpc.contract import decorators, hints
+from trio_streamrpc.contract.problems import shown
 
-__all__ = ["Kind", "Parameter", "Role", "Signature", "Source", "read_property", "read_signature"]
+__all__ = [
+    "Kind",
+    "Parameter",
+    "Role",
+    "Signature",
+    "Source",
+    "TypeArguments",
+    "read_property",
+    "read_signature",
+]
+
+#: For each class what its type variables stand for.
+TypeArguments = Mapping[type | None, Mapping[Any, Any]]
 
 EMPTY: Final = inspect.Parameter.empty
 
@@ -132,7 +145,7 @@ class Reader:
     """Evaluates the annotations of one method; ``label`` names it in errors."""
 
     label: str
-    arguments: Mapping[Any, Any]
+    arguments: TypeArguments
 
     def type_of(self, what: str, annotation: Any, source: Source) -> Any:
         """An annotation with its names and its type variables put in."""
@@ -145,7 +158,7 @@ class Reader:
                 f"({problem}); the names in it have to be there at run time, "
                 "not only under TYPE_CHECKING"
             ) from problem
-        return hints.substitute(evaluated, self.arguments)
+        return hints.substitute(evaluated, self.arguments.get(source.owner, {}))
 
     def kind_of(self, source: Source) -> tuple[Kind, Any, bool] | None:
         """Kind, type and whether the type was written down; None where the source is silent."""
@@ -205,13 +218,11 @@ class Reader:
             raise TypeError(f"{self.label}(): {what}: {problem}") from None
 
 
-def read_signature(
-    label: str, sources: Sequence[Source], arguments: Mapping[Any, Any]
-) -> Signature:
+def read_signature(label: str, sources: Sequence[Source], arguments: TypeArguments) -> Signature:
     """Read a method from the places where it is written down, the one that runs first.
 
-    ``arguments`` says what type variables stand for. Raises :exc:`TypeError` that begins with
-    ``label`` for annotations that cannot be evaluated or do not fit one another.
+    ``arguments`` says what the type variables of each class stand for. Raises :exc:`TypeError`
+    that begins with ``label`` for annotations that cannot be evaluated or do not fit one another.
     """
     reader = Reader(label, arguments)
     kind, result = read_kind(reader, sources)
@@ -231,7 +242,7 @@ def read_property(
     label: str,
     getters: Sequence[Source],
     setters: Sequence[Source],
-    arguments: Mapping[Any, Any],
+    arguments: TypeArguments,
 ) -> Signature:
     """Read a property: a unary method of no argument, or, to write it, of one."""
     reader = Reader(label, arguments)
@@ -314,10 +325,3 @@ def takes_anything(parameters: Sequence[inspect.Parameter]) -> bool:
 def first_doc(sources: Sequence[Source]) -> str | None:
     """The docstring of the first source that has one."""
     return next((doc for each in sources if (doc := inspect.getdoc(each.function))), None)
-
-
-def shown(annotation: Any) -> str:
-    """A type as its user wrote it."""
-    if isinstance(annotation, type) and get_origin(annotation) is None:
-        return annotation.__qualname__
-    return str(annotation).replace("typing.", "")

@@ -1,0 +1,456 @@
+"""One method's arguments, results and errors on the wire; what is wrong with them first."""
+
+# Contracts have empty bodies here.
+# mypy: disable-error-code="empty-body"
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import cattrs
+import msgspec
+import pytest
+
+from trio_streamrpc.contract.arguments import MethodCodec
+from trio_streamrpc.contract.decorators import rpc
+from trio_streamrpc.contract.methods import Kind, Method, MethodTable
+from trio_streamrpc.contract.payloads import Encoding, Payloads
+from trio_streamrpc.errors import InternalError, InvalidArgument
+
+if TYPE_CHECKING:
+    from trio import TaskStatus
+else:
+
+    class TaskStatus:
+        """Known by its name and its module alone."""
+
+        __class_getitem__ = classmethod(lambda cls, item: __import__("trio").TaskStatus[item])
+
+
+@attrs.define
+class Tick:
+    size: int
+    price: float = 1.0
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+class NoSuchSymbol(Exception):
+    pass
+
+
+class Transaction:
+    @rpc
+    async def debit(self, amount: int) -> None: ...
+
+
+class Market:
+    @rpc(errors=(NoSuchSymbol,))
+    async def price(self, symbol: str) -> float: ...
+
+    @rpc
+    async def buy(self, symbol: str, amount: int = 1, *, limit: float | None = None) -> str: ...
+
+    @rpc
+    async def book(self, ticks: list[Tick], *, at: int) -> Tick: ...
+
+    @rpc
+    async def move(self, x: int, y: int, /, z: int = 0) -> None: ...
+
+    @rpc
+    async def total(self, first: int, *rest: int, **named: float) -> int: ...
+
+    @rpc
+    async def nothing(self) -> None: ...
+
+    @rpc(strict=True)
+    async def exactly(self, tick: Tick) -> Tick: ...
+
+    @rpc
+    async def ticks(self, symbol: str) -> AsyncIterator[Tick]: ...
+
+    @rpc
+    async def ingest(
+        self,
+        ticks: AsyncIterable[Tick],
+        progress: Callable[[float], Awaitable[None]] | None = None,
+        *,
+        label: str = "",
+    ) -> int: ...
+
+    @rpc
+    async def all_of(self, *uploads: AsyncIterable[int], **callbacks: Callback) -> int: ...
+
+    @rpc
+    async def untyped(self, a, b=2): ...
+
+    @rpc
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        yield Transaction()
+
+    @rpc
+    @asynccontextmanager
+    async def lock(self) -> AsyncIterator[int]:
+        yield 1
+
+    @rpc
+    async def work(self, n: int, *, task_status: TaskStatus[str]) -> None: ...
+
+
+Callback = Callable[[int], Awaitable[None]]
+TABLE = MethodTable.of_contract(Market)
+
+
+@pytest.fixture(params=["msgpack", "json"])
+def encoding(request: pytest.FixtureRequest) -> Encoding:
+    found: Encoding = request.param
+    return found
+
+
+@pytest.fixture(params=[None, cattrs.Converter], ids=["bare", "converter"])
+def payloads(request: pytest.FixtureRequest, encoding: Encoding) -> Payloads:
+    return Payloads(encoding, request.param and request.param())
+
+
+def wire(payloads: Payloads, name: str) -> MethodCodec:
+    return TABLE[name].wire(payloads)
+
+
+# Arguments that do not fit
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs", "expected"),
+    [
+        ("price", (), {}, "price() missing 1 required argument: 'symbol'"),
+        ("price", ("a", "b"), {}, "price() takes 1 positional argument but 2 were given"),
+        ("price", ("a",), {"symbol": "b"}, "price() got multiple values for argument 'symbol'"),
+        ("price", ("a",), {"x": 1}, "price() got an unexpected keyword argument 'x'"),
+        ("price", (), {"x": 1}, "price() got an unexpected keyword argument 'x'"),
+        ("nothing", (1,), {}, "nothing() takes 0 positional arguments but 1 was given"),
+        (
+            "buy",
+            ("a", 1, 2.0),
+            {},
+            "buy() takes from 1 to 2 positional arguments but 3 were given",
+        ),
+        ("buy", (), {"limit": 1.0}, "buy() missing 1 required argument: 'symbol'"),
+        ("book", (), {}, "book() missing 2 required arguments: 'ticks' and 'at'"),
+        ("book", ([],), {}, "book() missing 1 required argument: 'at'"),
+        ("move", (), {}, "move() missing 2 required arguments: 'x' and 'y'"),
+        (
+            "move",
+            (1,),
+            {"y": 2},
+            "move() got a positional-only argument passed as a keyword argument: 'y'",
+        ),
+        ("total", (), {"a": 1.0}, "total() missing 1 required argument: 'first'"),
+        ("total", (1,), {"first": 2}, "total() got multiple values for argument 'first'"),
+        ("work", (1,), {"task_status": 1}, "work() got an unexpected keyword argument 'task_stat"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_told_in_pythons_words(
+    payloads: Payloads, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], expected: str
+) -> None:
+    """Before anything is sent; and by the callee, since not every caller is Python."""
+    codec = wire(payloads, name)
+    with pytest.raises(TypeError) as local:
+        codec.encode_arguments(args, kwargs)
+    assert expected in str(local.value)
+    encode = payloads.encoder()
+    with pytest.raises(InvalidArgument) as remote:
+        codec.decode_arguments(encode(args), encode(kwargs))
+    assert expected in remote.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs", "expected"),
+    [
+        ("price", [5], {}, "Expected `str`, got `int` - at `$.symbol`"),
+        ("price", [], {"symbol": 5}, "Expected `str`, got `int` - at `$.symbol`"),
+        ("buy", ["a", "5"], {}, "Expected `int`, got `str` - at `$.amount`"),
+        ("buy", ["a"], {"limit": "5"}, "got `str` - at `$.limit`"),
+        ("book", [[{"size": 1}] * 3 + [{"size": "x"}]], {"at": 1}, "at `$.ticks[3].size`"),
+        ("book", [[{}]], {"at": 1}, "missing required field `size` - at `$.ticks[0]`"),
+        ("total", [1, 2, "3"], {}, "Expected `int`, got `str` - at `$.rest[2]`"),
+        ("total", [1], {"a": "3"}, "Expected `float`, got `str` - at `$.named['a']`"),
+        ("exactly", [{"size": 1, "x": 2}], {}, "unknown field `x` - at `$.tick`"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(
+    payloads: Payloads, name: str, args: list[Any], kwargs: dict[str, Any], expected: str
+) -> None:
+    encode = payloads.encoder()
+    with pytest.raises(InvalidArgument) as caught:
+        wire(payloads, name).decode_arguments(encode(args), encode(kwargs) if kwargs else None)
+    assert expected in caught.value.message
+
+
+def test_containers_that_are_none(payloads: Payloads) -> None:
+    encode, codec = payloads.encoder(), wire(payloads, "buy")
+    for args, kwargs, expected in (
+        (encode({"symbol": 1}), None, "buy(): args: Expected `array`, got `object`"),
+        (encode(5), None, "buy(): args: Expected `array`, got `int`"),
+        (encode(["a"]), encode([1]), "buy(): kwargs: Expected `object`, got `array`"),
+        (b"\xc1", None, "buy(): args: cannot be decoded: "),
+        (encode(["a"]), b"", "buy(): kwargs: cannot be decoded: Input data was truncated"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            codec.decode_arguments(args, kwargs)
+        assert expected in caught.value.message
+
+
+def test_keys_that_are_no_names() -> None:
+    payloads = Payloads("msgpack")
+    with pytest.raises(InvalidArgument, match="Expected `str`, got `int` as a key"):
+        wire(payloads, "buy").decode_arguments(None, payloads.encoder()({1: 2}))
+
+
+def test_a_peers_keyword_is_escaped_and_cut(payloads: Payloads) -> None:
+    encode = payloads.encoder()
+    with pytest.raises(InvalidArgument) as caught:
+        wire(payloads, "price").decode_arguments(encode([]), encode({"\n" + "x" * 5000: 1}))
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 300
+
+
+class Unknown:
+    pass
+
+
+def test_what_cannot_be_encoded_is_named(payloads: Payloads) -> None:
+    for name, args, kwargs, expected in (
+        ("untyped", (1, Unknown()), {}, "Market.untyped(): argument 'b', of type Unknown, cannot"),
+        ("untyped", (Unknown(),), {}, "argument 'a', of type Unknown, cannot be encoded: Unknown "),
+        ("untyped", (1,), {"b": Unknown()}, "argument 'b', of type Unknown, cannot be encoded"),
+        ("total", (1, Unknown()), {}, "argument 'rest[1]', of type Unknown, cannot be encoded"),
+        ("total", (1,), {"x": Unknown()}, "argument \"named['x']\", of type Unknown, cannot"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            wire(payloads, name).encode_arguments(args, kwargs)
+        assert expected in str(caught.value)
+
+
+def test_json_has_no_nan(payloads: Payloads) -> None:
+    codec = wire(payloads, "buy")
+    if payloads.encoding == "json":
+        with pytest.raises(TypeError, match=r"argument 'limit', of type float, .*JSON has no nan"):
+            codec.encode_arguments(("a",), {"limit": math.nan})
+        with pytest.raises(TypeError, match=r"Market.price\(\): its result, of type float, cannot"):
+            wire(payloads, "price").encode_result(math.inf)
+    else:
+        _, kwargs = codec.decode_arguments(*codec.encode_arguments(("a",), {"limit": math.nan}))
+        assert math.isnan(kwargs["limit"])
+
+
+# Arguments that fit
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "kwargs"),
+    [
+        ("price", ["a"], {}),
+        ("price", [], {"symbol": "a"}),
+        ("buy", ["a"], {}),
+        ("buy", ["a", 5], {}),
+        ("buy", ["a", 5], {"limit": 2.5}),
+        ("buy", ["a"], {"limit": None}),
+        ("buy", [], {"amount": 5, "symbol": "a"}),
+        ("book", [[Tick(1), Tick(2, 3.0)]], {"at": 5}),
+        ("move", [1, 2], {"z": 3}),
+        ("total", [1], {}),
+        ("total", [1, 2, 3], {"a": 1.5, "b": 2.0}),
+        ("total", [1], {"rest": 1.5, "named": 2.0}),
+        ("nothing", [], {}),
+        ("exactly", [Tick(1)], {}),
+        ("untyped", [{"a": [1]}], {"b": None}),
+        ("work", [5], {}),
+        ("transaction", [], {}),
+    ],
+)
+def test_arguments_there_and_back(
+    payloads: Payloads, name: str, args: list[Any], kwargs: dict[str, Any]
+) -> None:
+    codec = wire(payloads, name)
+    sent = codec.encode_arguments(tuple(args), kwargs)
+    assert all(each is None or type(each) is bytes for each in sent)
+    assert (sent[1] is None) == (not kwargs)
+    assert codec.decode_arguments(*sent) == (args, kwargs)
+    raw = [None if each is None else msgspec.Raw(each) for each in sent]
+    assert codec.decode_arguments(raw[0], raw[1]) == (args, kwargs)
+
+
+def test_absent_arguments(payloads: Payloads) -> None:
+    assert wire(payloads, "nothing").decode_arguments(None) == ([], {})
+    with pytest.raises(InvalidArgument, match="missing 1 required argument"):
+        wire(payloads, "price").decode_arguments(None)
+
+
+def test_a_users_hook_is_asked_for_arguments(encoding: Encoding) -> None:
+    converter = cattrs.Converter()
+    converter.register_unstructure_hook(Money, lambda money: f"{money.cents}¢")
+    converter.register_structure_hook(Money, lambda value, _: Money(int(value[:-1])))
+
+    async def pay(amount: Money, *tips: Money) -> Money: ...
+
+    codec = MethodTable.of({"pay": pay})["pay"].wire(Payloads(encoding, converter))
+    sent = codec.encode_arguments((Money(1), Money(2)), {})
+    assert Payloads(encoding).decoder(list[str])(sent[0]) == ["1¢", "2¢"]
+    args, _ = codec.decode_arguments(*sent)
+    assert [each.cents for each in args] == [1, 2]
+    assert codec.decode_result(codec.encode_result(Money(5))).cents == 5
+
+
+def test_a_type_that_nobody_knows_names_the_parameter(payloads: Payloads) -> None:
+    async def pay(amount: Money) -> None: ...
+    async def earn() -> list[Money]: ...
+
+    table = MethodTable.of({"pay": pay, "earn": earn})
+    with pytest.raises(TypeError, match=r"^pay\(\), parameter 'amount': Money is a type that nei"):
+        table["pay"].wire(payloads)
+    with pytest.raises(TypeError, match=r"^earn\(\), its result: Money is a type that neither"):
+        table["earn"].wire(payloads)
+
+
+def test_codecs_are_compiled_once(payloads: Payloads) -> None:
+    assert wire(payloads, "price") is wire(payloads, "price")
+    assert wire(payloads, "price") is not wire(Payloads("json"), "price")
+
+
+def test_without_a_contract_anything_goes(payloads: Payloads) -> None:
+    codec = Method.untyped("math.add").wire(payloads)
+    sent = codec.encode_arguments((1, Tick(1)), {"x": [None]})
+    assert codec.decode_arguments(*sent) == ([1, {"size": 1, "price": 1.0}], {"x": [None]})
+    assert codec.decode_result(codec.encode_result({"a": 1})) == {"a": 1}
+    assert codec.decode_error("KeyError", "x", None) is None
+    stream = Method.untyped("ticks", Kind.SERVER_STREAM)
+    assert (stream.name, stream.kind, stream.function) == ("ticks", Kind.SERVER_STREAM, None)
+    with pytest.raises(TypeError, match=r"math.add\(\): argument 'args\[0\]', of type Unknown"):
+        codec.encode_arguments((Unknown(),), {})
+
+
+# What is no data
+
+
+def test_references_are_null_in_their_places(payloads: Payloads) -> None:
+    """And what they were is told beside them."""
+    codec = wire(payloads, "ingest")
+    for args, kwargs, places in (
+        (("ticks",), {}, [0]),
+        (("ticks", "progress"), {"label": "x"}, [0, 1]),
+        ((), {"ticks": "ticks", "progress": "progress"}, ["ticks", "progress"]),
+        (("ticks", None), {}, [0]),
+        (("ticks",), {"progress": None}, [0]),
+    ):
+        references = codec.references(args, kwargs)
+        assert [place for place, _, _ in references] == places
+        assert all(value == parameter.name for _, parameter, value in references)
+        sent = codec.encode_arguments(args, kwargs)
+        placeholders = {place: f"the {value}" for place, _, value in references}
+        got, named = codec.decode_arguments(*sent, placeholders)
+        assert got == [None if each is None else f"the {each}" for each in args]
+        assert {**named, "label": 0} == {
+            **{name: each and f"the {each}" for name, each in kwargs.items()},
+            "label": 0,
+        }
+    assert wire(payloads, "price").references(("a",), {}) == []
+
+
+def test_variadic_references(payloads: Payloads) -> None:
+    codec = wire(payloads, "all_of")
+    assert [place for place, _, _ in codec.references((1, 2), {"x": 3})] == [0, 1, "x"]
+    sent = codec.encode_arguments((1, 2), {"x": 3})
+    assert codec.decode_arguments(*sent, {0: "a", 1: "b", "x": "c"}) == (["a", "b"], {"x": "c"})
+
+
+def test_wrong_and_missing_references(payloads: Payloads) -> None:
+    encode = payloads.encoder()
+    cases: tuple[tuple[str, list[Any], dict[int | str, Any], str], ...] = (
+        (
+            "ingest",
+            [None],
+            {},
+            "ingest() takes a stream for 'ticks': its place holds null, and 'refs' says what it is",
+        ),
+        ("ingest", [[1, 2]], {}, "ingest() takes a stream for 'ticks'"),
+        ("ingest", [None, 5], {0: 1}, "ingest() takes a callback for 'progress'"),
+        ("price", [None], {0: 1}, "price() takes data for 'symbol', not a stream or a callback"),
+        ("price", ["a"], {"x": 1}, "price() has no argument at 'x'"),
+        ("price", ["a"], {5: 1}, "price() has no argument at 5"),
+        ("price", ["a"], {-1: 1}, "price() has no argument at -1"),
+        ("price", ["a"], {"symbol": 1}, "price() has no argument at 'symbol'"),
+    )
+    for name, args, placeholders, expected in cases:
+        with pytest.raises(InvalidArgument) as caught:
+            wire(payloads, name).decode_arguments(encode(args), None, placeholders)
+        assert expected in caught.value.message
+
+
+def test_what_a_context_yields(payloads: Payloads) -> None:
+    """An object with methods is no data; anything else is."""
+    assert TABLE["transaction"].yields_object
+    assert not TABLE["lock"].yields_object
+    codec = wire(payloads, "transaction")
+    assert codec.decode_result(codec.encode_result(None)) is None
+    assert wire(payloads, "lock").decode_result(wire(payloads, "lock").encode_result(5)) == 5
+    assert wire(payloads, "work").decode_result(payloads.encoder()("started")) == "started"
+
+
+# Results
+
+
+def test_results_there_and_back(payloads: Payloads) -> None:
+    for name, value in (
+        ("price", 1.5),
+        ("book", Tick(5)),
+        ("ticks", Tick(6)),
+        ("untyped", [1, None]),
+        ("nothing", None),
+    ):
+        codec = wire(payloads, name)
+        assert codec.decode_result(msgspec.Raw(codec.encode_result(value))) == value
+
+
+def test_a_result_of_another_type_is_the_other_sides_fault(payloads: Payloads) -> None:
+    encode = payloads.encoder()
+    for name, value, expected in (
+        ("price", "1.5", "the result of Market.price() does not match float: Expected `float`, "),
+        ("book", {"size": "x"}, "does not match Tick: Expected `int`, got `str` - at `$.size`"),
+        ("ticks", {}, "an item of Market.ticks() does not match Tick: Object missing required "),
+    ):
+        with pytest.raises(InternalError) as caught:
+            wire(payloads, name).decode_result(encode(value))
+        assert expected in caught.value.message
+
+
+def test_unknown_fields_in_results_are_ignored(payloads: Payloads) -> None:
+    data = payloads.encoder()({"size": 1, "new": 2})
+    assert wire(payloads, "exactly").decode_result(data) == Tick(1)
+
+
+def test_a_result_that_cannot_be_encoded_is_named(payloads: Payloads) -> None:
+    with pytest.raises(TypeError, match=r"Market.untyped\(\): its result, of type Unknown, cannot"):
+        wire(payloads, "untyped").encode_result(Unknown())
+    with pytest.raises(TypeError, match=r"Market.ticks\(\): an item, of type Unknown, cannot be"):
+        wire(payloads, "ticks").encode_result(Unknown())
+
+
+def test_listed_errors(payloads: Payloads) -> None:
+    """R22: by the method's own list alone."""
+    codec = wire(payloads, "price")
+    encoded = codec.encode_error(NoSuchSymbol("ACME"))
+    assert encoded is not None
+    back = codec.decode_error(encoded[0], "ACME", encoded[1])
+    assert type(back) is NoSuchSymbol
+    assert back.args == ("ACME",)
+    assert codec.encode_error(KeyError("x")) is None
+    assert wire(payloads, "buy").encode_error(NoSuchSymbol("ACME")) is None
+    assert wire(payloads, "buy").decode_error(*encoded[:1], "ACME", encoded[1]) is None
