@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +10,7 @@ from typing import Any
 import cattrs
 
 from trio_streamrpc.contract.methods import MethodTable
-from trio_streamrpc.contract.payloads import Payloads
+from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
@@ -19,7 +18,7 @@ from trio_streamrpc.runtime.connection import Connection, run_connection
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.urls import scheme_of
 
-__all__ = ["connect", "open_connection", "payloads_for"]
+__all__ = ["connect", "open_connection"]
 
 
 @asynccontextmanager
@@ -92,13 +91,3 @@ async def open_connection(
         mask_errors=mask_errors,
     ) as connection:
         yield connection
-
-
-def payloads_for(encoding: Encoding, converter: cattrs.Converter | None) -> Payloads:
-    """The codecs of an encoding; those without a converter are shared by all connections."""
-    return _shared(encoding) if converter is None else Payloads(encoding, converter)
-
-
-@functools.cache
-def _shared(encoding: Encoding) -> Payloads:
-    return Payloads(encoding)

@@ -42,7 +42,8 @@ class Limits:
     """How far a stream's window may grow, or be asked for: the bound of one stream's memory."""
 
     max_calls: int = 100
-    """Calls that the other side may have running here at once; its callers wait for a place (R26)."""
+    """Calls that the other side may have running here at once; its callers wait for a place
+    (R26)."""
 
     max_message_bytes: int = 1024 * 1024
     """The longest message that is taken; more is a connection error (R28)."""
@@ -73,7 +74,8 @@ class Limits:
     """Silence after which the other side is asked whether it is there (R24)."""
 
     ping_timeout: float = 20.0
-    """Silence after that question, or time to write one message, after which it is given up (R24)."""
+    """Silence after that question, or time to write one message, after which the other side is
+    given up (R24)."""
 
     close_timeout: float = 5.0
     """How long an orderly close may take before the transport is closed regardless."""

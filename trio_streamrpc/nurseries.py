@@ -25,7 +25,7 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
     raised: BaseException | None = None
     try:
         async with trio.open_nursery() as outer:
-            background: trio.Nursery = await outer.start(_hold_open)
+            background: trio.Nursery = await outer.start(_hold_open, outer.cancel_scope)
             try:
                 yield background
             except BaseException as error:
@@ -44,24 +44,36 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
 
 
 async def _hold_open(
+    block: trio.CancelScope,
     task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    # One that is cancelled already would never be let go: started() says nothing to anyone then.
+    await trio.lowlevel.checkpoint_if_cancelled()
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:
             task_status.started(nursery)
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                # Where a task has failed, the block hears of it at once, and not when the last of
+                # the others has ended: it may be the block that has to ask them to.
+                block.cancel()
 
 
 def _unwrapped(
     group: BaseExceptionGroup[BaseException], body: BaseException | None
 ) -> BaseException:
     """The one exception that the group stands for, as far as there is one."""
-    leaves = [leaf for leaf in _leaves(group) if not isinstance(leaf, trio.Cancelled)]
+    everything = _leaves(group)
+    leaves = [leaf for leaf in everything if not isinstance(leaf, trio.Cancelled)]
+    # By its leaves: a group that passes through a nursery is split, and comes out as another one.
+    if body is not None and not set(map(id, leaves)) - set(map(id, _leaves(body))):
+        return body
     for leaf in leaves:
         if isinstance(leaf, KeyboardInterrupt | SystemExit):
             return leaf
-    if body is not None and (not leaves or _contains(group, body)):
-        return body
+    if not leaves:
+        return everything[0]
     return leaves[0] if len(leaves) == 1 else group
 
 
@@ -69,11 +81,3 @@ def _leaves(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for part in error.exceptions for leaf in _leaves(part)]
     return [error]
-
-
-def _contains(group: BaseException, error: BaseException) -> bool:
-    if group is error:
-        return True
-    return isinstance(group, BaseExceptionGroup) and any(
-        _contains(part, error) for part in group.exceptions
-    )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from urllib.parse import urlsplit
 
 import cattrs
 import trio
 
-from trio_streamrpc.client import payloads_for
 from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection, run_connection
 from trio_streamrpc.runtime.failures import LOGGER
@@ -37,11 +39,13 @@ class Server:
         self.url = url
         self._table = table
         self._scheme = scheme
-        self._path = "/" + url.partition("://")[2].partition("/")[2]
+        self._path = urlsplit(url).path
         self._limits = limits
         self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
         self._mask_errors = mask_errors
         self._connections: set[Connection] = set()
+        #: What is nobody's failure here, a KeyboardInterrupt for instance.
+        self.interrupt: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<Server at {self.url}>"
@@ -73,9 +77,15 @@ class Server:
                     finally:
                         self._connections.discard(connection)
         except RpcError as error:
-            LOGGER.info("a client was refused: %s", error)
+            # Escaped and shortened: it may hold what the client has sent.
+            LOGGER.info("a client was refused: %s", ascii(str(error))[1:-1][:200])
         except Exception:
             LOGGER.exception("a connection failed")
+        except trio.Cancelled:
+            raise
+        except BaseException as error:
+            self.interrupt = error
+            raise
 
 
 async def serve(
@@ -101,17 +111,19 @@ async def serve(
     limits = limits or Limits()
     table = MethodTable.of(service)
     scheme = scheme_of(url)
-    listeners, real_url = await scheme.listen(url, ssl_context=ssl_context)
-    server = Server(table, scheme, real_url, limits, converter, mask_errors)
-    await trio.serve_listeners(server.handle, listeners, task_status=_Started(task_status, server))
-
-
-class _Started(trio.TaskStatus[object]):
-    """Tells who started ``serve`` of the server, where Trio would tell of its listeners."""
-
-    def __init__(self, task_status: trio.TaskStatus[Server], server: Server) -> None:
-        self._task_status = task_status
-        self._server = server
-
-    def started(self, value: object = None) -> None:
-        self._task_status.started(self._server)
+    server = None
+    try:
+        # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.
+        async with open_background_nursery() as nursery:
+            listeners, real_url = await scheme.listen(url, ssl_context=ssl_context)
+            server = Server(table, scheme, real_url, limits, converter, mask_errors)
+            await nursery.start(trio.serve_listeners, server.handle, listeners)
+            task_status.started(server)
+            await trio.sleep_forever()
+    except trio.Cancelled:
+        # The accept loop loses an interrupt to a cancellation that comes at the same time.
+        if server is None or server.interrupt is None:
+            raise
+    assert server is not None
+    assert server.interrupt is not None
+    raise server.interrupt

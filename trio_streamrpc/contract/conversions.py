@@ -322,8 +322,10 @@ class Conversion:
     def union_hook(self, union: Any) -> Structure:
         """A hook for a union that is not plain: the value's kind says which member it is."""
         members = [each for each in get_args(union) if each is not type(None)]
+        hooks: dict[str, Callable[[Any], Any]]
         if len(members) == 1:
-            hooks = dict.fromkeys(("object", "array", "scalar"), self.member_hook(members[0]))
+            hook = self.member_hook(members[0])
+            hooks = {"object": hook, "array": hook, "scalar": hook}
         else:
             groups: dict[str, list[Any]] = {}
             for each in members:
@@ -340,10 +342,10 @@ class Conversion:
         def structure(value: Any, _: Any) -> Any:
             if value is None and nullable:
                 return None
-            hook = hooks.get(shape_of_value(value))
-            if hook is None:
+            found = hooks.get(shape_of_value(value))
+            if found is None:
                 raise ValueError(f"Expected `{shown(union)}`, got `{kind_of_value(value)}`")
-            return hook(value)
+            return found(value)
 
         return structure
 

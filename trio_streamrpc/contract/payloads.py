@@ -14,6 +14,7 @@ rounds the offsets that are no whole minutes, as RFC 3339 knows no others.
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from trio_streamrpc.contract.problems import explain
 from trio_streamrpc.contract.shapes import Survey, check_fields, check_finite, survey
 from trio_streamrpc.errors import InvalidArgument
 
-__all__ = ["Decode", "Encode", "Encoding", "Payloads"]
+__all__ = ["Decode", "Encode", "Encoding", "Payloads", "payloads_for"]
 
 Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes | msgspec.Raw], Any]
@@ -166,6 +167,16 @@ class Payloads:
         """What is in a type; None if msgspec cannot take all of it."""
         found = survey(annotation)
         return None if found is None or found.hides_fields else found
+
+
+def payloads_for(encoding: Encoding, converter: cattrs.Converter | None) -> Payloads:
+    """The codecs of an encoding; those without a converter are shared by all connections."""
+    return _shared(encoding) if converter is None else Payloads(encoding, converter)
+
+
+@functools.cache
+def _shared(encoding: Encoding) -> Payloads:
+    return Payloads(encoding)
 
 
 def is_any(annotation: Any) -> bool:

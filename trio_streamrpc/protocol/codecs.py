@@ -149,7 +149,7 @@ def codec_for(encoding: str, *, max_bytes: int, max_frames: int) -> Codec:
 
 @functools.cache
 def _msgpack_decoders(max_frames: int) -> tuple[Any, Any, Any, Any]:
-    kinds: Any = Union[tuple(frames.MSGPACK)]
+    kinds: Any = Union[tuple(frames.MSGPACK)]  # noqa: UP007  # of a tuple
     length = Meta(max_length=max_frames)
     make = msgspec.msgpack.Decoder
     return (
@@ -162,7 +162,7 @@ def _msgpack_decoders(max_frames: int) -> tuple[Any, Any, Any, Any]:
 
 @functools.cache
 def _json_decoders(max_frames: int) -> tuple[Any, Any, Any, Any]:
-    kinds: Any = Union[tuple(frames.JSON)]
+    kinds: Any = Union[tuple(frames.JSON)]  # noqa: UP007  # of a tuple
     length = Meta(max_length=max_frames)
     make = msgspec.json.Decoder
     return (

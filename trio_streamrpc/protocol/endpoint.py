@@ -47,8 +47,13 @@ __all__ = ["Endpoint", "Event", "Exchange", "Side"]
 Side = Literal["connecting", "accepting"]
 Event = Frame | Overflow
 
+PRODUCING = STATES["PRODUCING"]
+TOO_LATE_FOR_GRANTS = (STATES["LEAVING"], STATES["CLOSED"])
+
 #: The longest error that is sent; what is longer is shortened (R21).
 ERROR_BYTES = 16 * 1024
+#: What a call takes beside its payloads, above what any frame does.
+CALL_BYTES = 64
 
 
 class Exchange:
@@ -106,6 +111,8 @@ class Endpoint:
         #: their final frame (R7a, R26).
         self.running = 0
         self.overrunning = 0
+        #: Uploads of the other side whose final frame has not come (R19).
+        self.uploads = 0
         #: The highest id that a drain still runs; None while there is no drain (R27).
         self.drain_from: int | None = None
         self.peer_drains = False
@@ -133,8 +140,8 @@ class Endpoint:
     def receive(self, message: bytes | str, now: float = 0.0) -> list[Event]:
         """Take in one message, at that time in seconds of any clock.
 
-        Gives the frames that the runtime has to act on, in order; the others (grants, pings, what
-        is dropped) have done all that they do. Raises :exc:`RemoteProtocolError` if the other side
+        Gives the frames that the runtime has to act on, in order; the others (pings, what is
+        dropped) have done all that they do. Raises :exc:`RemoteProtocolError` if the other side
         broke the protocol: nothing of the message counts then, and a ``goaway`` that says so is
         the last thing that waits to be written (R4, R27).
         """
@@ -143,8 +150,9 @@ class Endpoint:
         self.now = now
         try:
             batch = self.codec.decode(message)
-            if not batch:
+            if batch is None:
                 self.violation("an empty message")
+                return []
             return self._process(batch, len(message))
         except RemoteProtocolError as error:
             self.fail(error)
@@ -157,6 +165,8 @@ class Endpoint:
         """
         if self._accepted or self.peer_hello is None:
             raise LocalProtocolError("accept() before a hello has come, or twice")
+        if self.failed:
+            return []
         self._say_hello()
         self._accepted = True
         held, self._held = self._held, []
@@ -177,6 +187,8 @@ class Endpoint:
             event = inbound.HANDLERS[frame.kind](self, frame)
             if event is not None:
                 events.append(event)
+            if self.failed:
+                break
         inbound.detach(events, length)
         return events
 
@@ -191,12 +203,15 @@ class Endpoint:
             raise RemoteProtocolError(f"too many violations; the last was {what}", close_code=1008)
 
     def fail(self, error: RemoteProtocolError) -> None:
-        """A connection error: what waits is dropped, and ``goaway`` tells why (R27)."""
+        """A connection error: what waits is dropped, and ``goaway`` tells why (R27).
+
+        It is the last thing that is written, whatever is said after it.
+        """
+        if self.failed:
+            return
         self.failed = True
-        self.outbox = Outbox(self.family, self._written)
-        message = error.message[:200]
-        self.outbox.add_control(
-            self.family.goaway(self.highest_seen, error.code.value, message), len(message) * 4
+        self.outbox.finish(
+            self.family.goaway(self.highest_seen, error.code.value, _encodable(error.message)[:200])
         )
 
     # --- what this side says
@@ -224,15 +239,15 @@ class Endpoint:
         """Open a call: unary, or with a window for its response stream (R18).
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
-        :exc:`ResourceExhausted` if the call is longer than what it takes; neither has said
-        anything.
+        :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
+        for a method name that is no valid text; none of them has said anything.
         """
         self._check_ready()
         if self.peer_drains:
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
-        size = len(args) + len(method.encode(errors="surrogatepass")) + 32
+        size = len(args) + self.codec.length(method) + CALL_BYTES
         frame = self.family.call(id=self._next_id, method=method, args=Raw(args))
         if kwargs is not None:
             frame.kwargs = Raw(kwargs)
@@ -280,7 +295,7 @@ class Endpoint:
         if exchange.credit is None:
             self.outbox.add_answer(frame, size)
         else:
-            self.outbox.add_final(frame)
+            self.outbox.add_final(frame, size)
 
     def stopped(self, id: int) -> None:
         """A handler that was said to have overrun its time has stopped at last (R7a)."""
@@ -289,7 +304,9 @@ class Endpoint:
 
     def may_send(self, id: int) -> bool:
         """Whether an item may be sent on that stream now (R14)."""
-        exchange = self.exchanges[id]
+        exchange = self.exchanges.get(id)
+        if exchange is None or exchange.state is not PRODUCING:
+            return False
         credit = exchange.credit
         assert credit is not None
         return credit.items > 0 and credit.bytes > 0 and self.outbox.has_room(id)
@@ -329,6 +346,7 @@ class Endpoint:
         state = self._sending(id, Kind.CANCEL).state.sent[Kind.CANCEL]
         assert state is not None
         exchange.state = state
+        self.outbox.drop_grant(id)
         size = 0
         if error is not None:
             error, size = self.shortened(error)
@@ -336,10 +354,15 @@ class Endpoint:
         return True
 
     def grant(self, id: int, items: int, bytes: int) -> None:
-        """Give credit to the producer of a stream that this side consumes (R15)."""
+        """Give credit to the producer of a stream that this side consumes (R15).
+
+        An id that is closed already, or being left, is left alone.
+        """
         exchange = self.exchanges.get(id)
-        if exchange is not None and exchange.state is STATES["CONSUMING"]:
-            self.outbox.add_grant(id, items, bytes)
+        if exchange is None or exchange.state in TOO_LATE_FOR_GRANTS:
+            return
+        self._sending(id, Kind.GRANT)
+        self.outbox.add_grant(id, items, bytes)
 
     def ping(self, token: Raw) -> None:
         """Ask whether the other side is there (R24)."""
@@ -367,10 +390,18 @@ class Endpoint:
     def shortened(self, info: ErrorInfo) -> tuple[ErrorInfo, int]:
         """The error as it can travel, and its length: errors do not travel in parts (R21)."""
         limit = min(ERROR_BYTES, self.peer.max_message_bytes // 2)
-        size = self.codec.error_bytes(info)
+        try:
+            size = self.codec.length(info)
+        except UnicodeError:
+            size = limit + 1
         if size > limit:
-            info = ErrorInfo(info.code, info.name[:100], info.message[: limit // 8])
-            size = self.codec.error_bytes(info)
+            # A character takes up to six bytes.
+            info = ErrorInfo(
+                info.code,
+                _encodable(info.name)[: min(100, limit // 48)],
+                _encodable(info.message)[: limit // 8],
+            )
+            size = self.codec.length(info)
         return info, size
 
     # --- the records
@@ -438,3 +469,8 @@ class Endpoint:
     def error_info(self, code: Code, message: str) -> ErrorInfo:
         """An error of the protocol's own, without an exception behind it."""
         return ErrorInfo(code.value, "", message)
+
+
+def _encodable(text: str) -> str:
+    """The text without lone surrogates, which no encoding of the wire can carry (R28)."""
+    return text.encode(errors="backslashreplace").decode()

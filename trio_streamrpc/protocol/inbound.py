@@ -16,6 +16,7 @@ from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit
 from trio_streamrpc.protocol.frames import (
     KINDS,
     VERSION,
+    Announced,
     Call,
     Cancel,
     Chunk,
@@ -45,6 +46,8 @@ CONSUMING = STATES["CONSUMING"]
 #: How the other side's ids leave IDLE.
 OPENED = {name: STATES[state] for name, state in TABLE["IDLE"]["RECEIVED"].items()}
 
+#: R19: what this side's hello announces, which is the default.
+MAX_UPLOADS = Announced().max_uploads
 #: Below this, a message is not worth a copy of what is kept of it.
 SMALL_MESSAGE = 1024
 
@@ -88,11 +91,14 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
 
 def _refusal(endpoint: Endpoint, call: Call) -> tuple[ErrorInfo, bool] | None:
     """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
-    if endpoint.drain_from is not None:
-        return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
     if call.target:
         # R20: a call to something that has ended, or never was, is no more than that.
         return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
+    if endpoint.drain_from is not None:
+        return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
+    if call.refs and endpoint.uploads > MAX_UPLOADS:
+        endpoint.violation("uploads beyond max_uploads")
+        return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many uploads at once"), False
     if endpoint.running >= endpoint.limits.max_calls:
         # R7a: what only waits for handlers of ours that will not stop is not the caller's fault.
         blameless = endpoint.overrunning > 0
@@ -108,6 +114,9 @@ def _open_refs(endpoint: Endpoint, call: Call) -> tuple[int, ...]:
     for ref in call.refs or ():
         _check_new(endpoint, ref.id)
         if ref.type == "stream":
+            if endpoint.uploads >= 2 * MAX_UPLOADS:
+                raise RemoteProtocolError(f"more than {2 * MAX_UPLOADS} uploads at once")
+            endpoint.uploads += 1
             exchange = endpoint.open_exchange(ref.id, OPENED["ref"])
             exchange.window = ReceiveWindow(endpoint.limits.window)
             uploads.append(ref.id)
@@ -119,6 +128,8 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
     if isinstance(frame, Result) and frame.parts:
         raise RemoteProtocolError("values in parts are not taken by this side")
     del endpoint.exchanges[exchange.id]
+    if not _is_ours(endpoint, exchange.id):
+        endpoint.uploads -= 1
     if isinstance(frame, Result) and not len(frame.value):
         frame.value = endpoint.codec.null
     return frame
@@ -169,7 +180,7 @@ def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
 
 def _check_new(endpoint: Endpoint, id: int) -> None:
     """R5: the other side's parity, and above every id it has used."""
-    if (id % 2 == 1) != (endpoint.side == "accepting"):
+    if _is_ours(endpoint, id):
         raise RemoteProtocolError(f"id {id} has this side's parity")
     if id <= endpoint.highest_seen:
         raise RemoteProtocolError(f"id {id} does not go up: {endpoint.highest_seen} was seen")
@@ -199,8 +210,12 @@ def _move_if_open(endpoint: Endpoint, id: int, kind: int) -> Exchange | None:
 
 def _was_used(endpoint: Endpoint, id: int) -> bool:
     """R5: no tombstones; what is not open and not above the highest seen was closed."""
-    ours = (id % 2 == 1) == (endpoint.side == "connecting")
-    return id <= (endpoint.highest_used if ours else endpoint.highest_seen)
+    return id <= (endpoint.highest_used if _is_ours(endpoint, id) else endpoint.highest_seen)
+
+
+def _is_ours(endpoint: Endpoint, id: int) -> bool:
+    """R5: the connecting side's ids are odd."""
+    return (id % 2 == 1) == (endpoint.side == "connecting")
 
 
 def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
@@ -210,7 +225,9 @@ def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
 
 
 def receive_ping(endpoint: Endpoint, frame: Ping) -> Event | None:
-    endpoint.outbox.add_control(endpoint.family.pong(frame.token), len(frame.token))
+    # A copy: the token is a view of its message, which may be much longer.
+    token = frame.token.copy()
+    endpoint.outbox.add_control(endpoint.family.pong(token), len(token))
     return None
 
 
@@ -221,6 +238,10 @@ def receive_pong(endpoint: Endpoint, frame: Pong) -> Event | None:
 def receive_goaway(endpoint: Endpoint, frame: Goaway) -> Event | None:
     if frame.code is None:
         endpoint.peer_drains = True
+    else:
+        # R27: a connection error that the other side tells; there is nobody to answer.
+        endpoint.failed = True
+        endpoint.outbox.finish()
     return frame
 
 

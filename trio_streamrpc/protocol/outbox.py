@@ -18,7 +18,6 @@ from msgspec import Raw
 
 from trio_streamrpc.protocol.frames import (
     Call,
-    Chunk,
     End,
     Error,
     Family,
@@ -46,7 +45,7 @@ QUEUE_ITEMS = 4096
 class _Queue:
     """What waits for one stream: items, then perhaps its final frame."""
 
-    __slots__ = ("blocked", "bytes", "final", "id", "items", "sizes", "waiting")
+    __slots__ = ("blocked", "bytes", "final", "final_size", "id", "items", "sizes", "waiting")
 
     def __init__(self, id: int) -> None:
         self.id = id
@@ -56,8 +55,34 @@ class _Queue:
         #: Whether its producer was told to wait until some of this is written.
         self.blocked = False
         self.final: End | Error | None = None
+        self.final_size = 0
         #: Whether this queue stands in line for its turn.
         self.waiting = False
+
+
+class _Message:
+    """What goes into one message: as much as fits, or one frame of any length (R1)."""
+
+    __slots__ = ("frames", "limit", "room")
+
+    def __init__(self, room: int, limit: int) -> None:
+        self.frames: list[Frame] = []
+        self.room = room
+        self.limit = limit
+
+    def fits(self, size: int) -> bool:
+        """Whether a frame with so many bytes of payload may go in."""
+        return not self.frames or (
+            size + FRAME_BYTES <= self.room and len(self.frames) < self.limit
+        )
+
+    def add(self, frame: Frame, size: int = 0) -> bool:
+        """Put it in, if it fits."""
+        if not self.fits(size):
+            return False
+        self.frames.append(frame)
+        self.room -= size + FRAME_BYTES
+        return True
 
 
 class Outbox:
@@ -79,6 +104,8 @@ class Outbox:
         self._queues: dict[int, _Queue] = {}
         self._turns: deque[_Queue | tuple[Result | Error, int]] = deque()
         self._refusals: deque[tuple[Error, int]] = deque()
+        #: What alone is still to be written, once the connection has failed.
+        self._last: list[Frame] | None = None
         #: Streams whose producers may go on, since what waited for them was taken.
         self.unblocked: list[int] = []
         #: The most that goes into one message and one chunk; the other side's limits (R26, R28).
@@ -87,6 +114,8 @@ class Outbox:
         self.chunk_bytes = MESSAGE_BYTES
 
     def __bool__(self) -> bool:
+        if self._last is not None:
+            return bool(self._last)
         return bool(self._control or self._grants or self._opening or self._turns or self._refusals)
 
     def add_control(self, frame: Frame, size: int = 0) -> None:
@@ -102,6 +131,10 @@ class Outbox:
         else:
             waiting.items += items
             waiting.bytes += bytes
+
+    def drop_grant(self, id: int) -> None:
+        """Forget the credit that waits for that stream: its consumer leaves."""
+        self._grants.pop(id, None)
 
     def add_call(self, call: Call, size: int) -> None:
         """An opening frame; ids only ever go up, so the order of adding is that of the ids."""
@@ -144,12 +177,12 @@ class Outbox:
             queue.waiting = True
             self._turns.append(queue)
 
-    def add_final(self, frame: End | Error) -> None:
+    def add_final(self, frame: End | Error, size: int = 0) -> None:
         """The final frame of a stream, after its items."""
         queue = self._queues.get(frame.id)
         if queue is None:
             queue = self._queues[frame.id] = _Queue(frame.id)
-        queue.final = frame
+        queue.final, queue.final_size = frame, size
         if not queue.waiting:
             queue.waiting = True
             self._turns.append(queue)
@@ -160,100 +193,104 @@ class Outbox:
         if queue is not None:
             queue.items, queue.sizes, queue.bytes = [], [], 0
 
+    def finish(self, *last: Frame) -> None:
+        """The connection has failed: nothing more is written but this (R27)."""
+        self._last = list(last)
+
     def take(self) -> list[Frame]:
         """The frames of the next message; none if nothing waits."""
-        batch: list[Frame] = []
-        room = self._take_first(batch)
-        limit = self.message_frames
-        while self._turns and room > 0 and len(batch) < limit:
+        if self._last is not None:
+            last, self._last = self._last, []
+            return last
+        message = _Message(self.message_bytes, self.message_frames)
+        more = self._take_first(message)
+        while more and self._turns:
             turn = self._turns.popleft()
             if type(turn) is tuple:
                 frame, size = turn
-                if size > room and batch:
-                    self._turns.appendleft(turn)
-                    break
-                batch.append(frame)
-                room -= size + FRAME_BYTES
-                self._written(frame)
+                more = message.add(frame, size)
+                if more:
+                    self._written(frame)
             else:
-                used = self._take_turn(turn, batch, room)  # type: ignore[arg-type]
-                if used == 0:
-                    self._turns.appendleft(turn)
-                    break
-                room -= used
-        return batch
+                more = self._take_turn(turn, message)  # type: ignore[arg-type]
+            if not more:
+                self._turns.appendleft(turn)
+        return message.frames
 
-    def _take_first(self, batch: list[Frame]) -> int:
-        """Control frames, then refusals, then opening frames; gives the room that is left."""
-        room = self.message_bytes
-        limit = self.message_frames
-        while self._control and room > 0 and len(batch) < limit:
-            frame, size = self._control.popleft()
+    def _take_first(self, message: _Message) -> bool:
+        """Control frames, then opening frames, then refusals; False if one of them did not fit."""
+        while self._control:
+            frame, size = self._control[0]
+            if not message.add(frame, size):
+                return False
+            self._control.popleft()
             self.control_bytes -= FRAME_BYTES + size
-            batch.append(frame)
-            room -= FRAME_BYTES + size
-        while self._grants and room > 0 and len(batch) < limit:
-            batch.append(self._grants.pop(next(iter(self._grants))))
-            room -= FRAME_BYTES
-        while self._opening and room > 0 and len(batch) < limit:
+        while self._grants:
+            id = next(iter(self._grants))
+            if not message.add(self._grants[id]):
+                return False
+            del self._grants[id]
+        while self._opening:
             id = next(iter(self._opening))
             call, size = self._opening[id]
-            if size > room and batch:
-                return 0
+            if not message.add(call, size):
+                return False
             del self._opening[id]
-            batch.append(call)
-            room -= FRAME_BYTES + size
-        while self._refusals and room > 0 and len(batch) < limit:
-            refusal, size = self._refusals.popleft()
+        while self._refusals:
+            refusal, size = self._refusals[0]
+            if not message.add(refusal, size):
+                return False
+            self._refusals.popleft()
             self.control_bytes -= FRAME_BYTES + size
-            batch.append(refusal)
-            room -= FRAME_BYTES + size
-        return room
+        return True
 
-    def _take_turn(self, queue: _Queue, batch: list[Frame], room: int) -> int:
+    def _take_turn(self, queue: _Queue, message: _Message) -> bool:
         """One stream's turn: a chunk of what waits, and its final frame if that was all.
 
-        Gives how much room it took; 0 if what comes next is larger than the room and has to
-        begin a message of its own.
+        False if nothing of it fitted: what comes next has to begin a message of its own.
         """
-        used = 0
+        count = 0
         if queue.items:
-            count, size = self._fitting(queue.sizes, room, alone=not batch)
+            count, size = self._fitting(queue.sizes, message)
             if count == 0:
-                return 0
-            if count == len(queue.items):
-                items, queue.items, queue.sizes = queue.items, [], []
-            else:
-                items = queue.items[:count]
-                del queue.items[:count], queue.sizes[:count]
+                return False
+            chunk = self._family.chunk(queue.id, queue.items[:count], size)
+            message.add(chunk, size + count * ITEM_BYTES)
+            del queue.items[:count], queue.sizes[:count]
             queue.bytes -= size
             if queue.blocked:
                 queue.blocked = False
                 self.unblocked.append(queue.id)
-            batch.append(self._family.chunk(queue.id, items, size))
-            used = size + count * ITEM_BYTES + FRAME_BYTES
-        if queue.items or (queue.final is not None and len(batch) >= self.message_frames):
+        if queue.items:
+            self._turns.append(queue)
+        elif queue.final is None:
+            queue.waiting = False
+        elif message.add(queue.final, queue.final_size):
+            del self._queues[queue.id]
+            self._written(queue.final)
+        elif count:
             self._turns.append(queue)
         else:
-            queue.waiting = False
-            if queue.final is not None:
-                del self._queues[queue.id]
-                batch.append(queue.final)
-                used += FRAME_BYTES
-                self._written(queue.final)
-        return used or FRAME_BYTES
+            return False
+        return True
 
-    def _fitting(self, sizes: list[int], room: int, *, alone: bool) -> tuple[int, int]:
-        """How many of the first items go into one chunk, and their bytes."""
-        # One item goes by itself, however large, where the message is empty (R1).
-        limit = min(room - FRAME_BYTES, self.chunk_bytes)
-        if self._turns:
-            limit = min(limit, TURN_BYTES)
-        total = 0
-        for count, size in enumerate(sizes):
-            if total + size + count * ITEM_BYTES > limit and not (
-                count == 0 and (alone or size + FRAME_BYTES <= room)
-            ):
-                return count, total
-            total += size
-        return len(sizes), total
+    def _fitting(self, sizes: list[int], message: _Message) -> tuple[int, int]:
+        """How many of the first items go into one chunk, and their bytes; none if it has to wait.
+
+        A turn is never cut short by the end of a message: where turns and messages keep step, it
+        would be the same streams every time that get less.
+        """
+        if not message.fits(sizes[0] + ITEM_BYTES):
+            return 0, 0
+        room = message.room - FRAME_BYTES
+        limit = min(self.chunk_bytes, TURN_BYTES - FRAME_BYTES if self._turns else room)
+        if not message.frames:
+            limit = min(limit, room)
+        # One item goes by itself, however large (R14).
+        count, total = 1, sizes[0]
+        while count < len(sizes) and total + sizes[count] + (count + 1) * ITEM_BYTES <= limit:
+            total += sizes[count]
+            count += 1
+        if message.frames and total + count * ITEM_BYTES > room:
+            return 0, 0
+        return count, total

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -58,6 +57,12 @@ class Callee:
             handler = self._handler(method, frame)
         except InvalidArgument as error:
             self._refuse(frame, error.code, error.message)
+            return
+        except TypeError:
+            # An annotation whose values nothing can encode: a fault of that method's, and of no
+            # other's.
+            LOGGER.exception("%s cannot be called", method.name)
+            self._refuse(frame, Code.INTERNAL, f"{method.name} cannot be called")
             return
         self._handlers[frame.id] = handler
         self._connection.nursery.start_soon(self._run, handler, name=f"handler of {method.name}")
@@ -118,7 +123,8 @@ class Callee:
     async def wait_idle(self) -> None:
         """Wait until every handler has stopped."""
         if self._handlers:
-            self._idle = self._idle or trio.Event()
+            if self._idle is None:
+                self._idle = trio.Event()
             await self._idle.wait()
 
     def budget(self) -> float:
@@ -133,8 +139,3 @@ class Callee:
                 handler.method.name,
                 handler.cleanup + 1.0,
             )
-
-
-def deadline_of(frame: CallFrame) -> float:
-    """When a call runs out of time, on this side's clock (R23)."""
-    return math.inf if frame.timeout is None else trio.current_time() + frame.timeout

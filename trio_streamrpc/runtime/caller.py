@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_streamrpc.errors import Code, ResourceExhausted, RpcError, Unavailable
+from trio_streamrpc.errors import (
+    Code,
+    ConnectionLost,
+    ResourceExhausted,
+    RpcError,
+    Unavailable,
+)
 from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.endpoint import Exchange
 from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Overflow, Result
 from trio_streamrpc.runtime.calls import CURRENT_CALL
-from trio_streamrpc.runtime.failures import error_from
+from trio_streamrpc.runtime.failures import error_from, text_of
 from trio_streamrpc.runtime.streams import Receiver, RemoteStream
 
 if TYPE_CHECKING:
@@ -117,7 +124,8 @@ class Caller:
         listed = codec.decode_error(info.name, info.message, info.data)
         if listed is not None:
             return listed
-        return error_from(info, retry=frame.retry)
+        decode = self._connection.payloads.decoder()
+        return error_from(info, retry=frame.retry, decode=decode)
 
     # --- streams
 
@@ -155,7 +163,7 @@ class Caller:
         """Ask the producer to finish, since its consumer leaves (R8)."""
         info = None
         if reason is not None:
-            info = ErrorInfo(Code.CANCELLED.value, type(reason).__name__, _text(reason))
+            info = ErrorInfo(Code.CANCELLED.value, type(reason).__name__, text_of(reason))
         written = self._endpoint.cancel(receiver.id, "close" if reason is None else "abort", info)
         if not written:
             self._withdrawn(receiver.id)
@@ -173,10 +181,8 @@ class Caller:
 
     def abandon_from_anywhere(self, id: int) -> None:
         """The same for a stream that was collected: in whatever thread, at whatever moment."""
-        try:
+        with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self.abandon, id)
-        except trio.RunFinishedError:
-            pass
 
     def _withdrawn(self, id: int) -> None:
         """R12: the call was never written; no final frame will come of it."""
@@ -237,14 +243,20 @@ class Caller:
 
     def abort_all(self) -> None:
         """Ask for the end of all that this side has called, since it leaves the connection."""
+        gone = ConnectionLost("the connection was closed here")
+        for receiver in self._receivers.values():
+            # R6: its end answers this cancel, and is no end of the items for whoever takes them.
+            receiver.failure = receiver.failure or gone
         for id in [*self._pending, *self._receivers]:
             if not self._endpoint.cancel(id, "abort"):
-                self._withdrawn(id)
+                self._fail(id, ConnectionLost(gone.message))
+                self._release()
 
     async def wait_idle(self) -> None:
         """Wait until every call has had its final frame."""
         if self.open_calls:
-            self._idle = self._idle or trio.Event()
+            if self._idle is None:
+                self._idle = trio.Event()
             await self._idle.wait()
 
     # --- places
@@ -255,6 +267,10 @@ class Caller:
         Gives the time that is left for the call, in seconds, or None if there is no deadline.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        deadline = trio.current_effective_deadline()
+        if deadline <= trio.current_time():
+            # R23: a deadline that is used up is never sent; the scope that it is of speaks here.
+            await trio.lowlevel.checkpoint()
         self._connection.check_open()
         try:
             self._places.acquire_nowait()
@@ -272,17 +288,7 @@ class Caller:
             except RpcError:
                 self._places.release()
                 raise
-        deadline = trio.current_effective_deadline()
-        if deadline == math.inf:
-            return None
-        timeout = deadline - trio.current_time()
-        if timeout <= 0:
-            # R23: a deadline that is used up is never sent; the scope that it is of speaks now.
-            self._places.release()
-            await trio.lowlevel.checkpoint()
-            self._places.acquire_nowait()
-            timeout = 0.0
-        return timeout
+        return None if deadline == math.inf else max(0.0, deadline - trio.current_time())
 
     def _open(
         self,
@@ -294,7 +300,8 @@ class Caller:
     ) -> Exchange:
         try:
             return self._endpoint.call(name, *encoded, window=window, timeout=timeout)
-        except RpcError:
+        except BaseException:
+            # Nothing was said: it is too long, or has a name that is no text, or it is too late.
             self._places.release()
             raise
 
@@ -306,7 +313,3 @@ class Caller:
         if self._idle is not None and not self.open_calls:
             self._idle.set()
             self._idle = None
-
-
-def _text(error: BaseException) -> str:
-    return str(error).encode(errors="backslashreplace").decode()[:1000]

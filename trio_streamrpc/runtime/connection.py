@@ -8,6 +8,7 @@ written.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -81,6 +82,10 @@ class Connection(Face):
         self._flushed: trio.Event | None = None
         self._heard = trio.current_time()
         self._shutting = False
+        #: Set while the transport says goodbye: it is not to be closed by force meanwhile.
+        self._parting = False
+        #: Set once a peer that broke the protocol has been told, or could not be.
+        self._last_word: trio.Event | None = None
         endpoint_events = (
             self._on_hello,
             self.callee.on_call,
@@ -120,13 +125,13 @@ class Connection(Face):
         if self._lost is not None:
             raise self._lost_error()
         if self._shutting:
-            raise ConnectionLost("the connection was closed here")
+            raise _closed_here()
 
     def _lost_error(self) -> RpcError:
         # A new one each time: an exception that many tasks raise would gather all their tracebacks.
         lost = self._lost
         assert lost is not None
-        return type(lost)(lost.message)
+        return copy.copy(lost)
 
     def metadata_of(self, frame: Call) -> Mapping[str, Any]:
         """What a call was sent with, over what its connection was opened with."""
@@ -151,7 +156,7 @@ class Connection(Face):
         try:
             await self._shut_down()
         finally:
-            self._lose(ConnectionLost("the connection was closed here"))
+            self._lose(_closed_here())
             await trio.aclose_forcefully(self.transport)
 
     # --- the tasks
@@ -198,6 +203,11 @@ class Connection(Face):
             # A fault of this library, or of a transport: this connection's end, and no other's.
             LOGGER.exception("the connection with %s failed", self.remote)
             self._lose(InternalError(f"the connection failed: {type(error).__name__}"))
+        except BaseException:
+            # The nursery was cancelled by what a handler could not handle (KeyboardInterrupt). The
+            # other handlers are shielded: it is from here that they hear of it.
+            self._lose(_closed_here())
+            raise
 
     async def _park_reader(self) -> None:
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
@@ -238,8 +248,13 @@ class Connection(Face):
                     trio.lowlevel.reschedule(self._parked_reader)
                     self._parked_reader = None
         except ConnectionLost as error:
+            self._writing_since = None
+            # What had arrived by then is still to be read: it is the reader that finds the end.
+            with trio.move_on_after(LAST_WORD):
+                await self._closed.wait()
             self._lose(error)
         except Exception as error:
+            self._writing_since = None
             LOGGER.exception("the connection with %s failed", self.remote)
             self._lose(InternalError(f"the connection failed: {type(error).__name__}"))
 
@@ -247,32 +262,38 @@ class Connection(Face):
         """Wait until all that waits to be written is with the transport."""
         if self._lost is None and (self.endpoint.outbox or self._writing_since is not None):
             self.wake_writer()
-            self._flushed = self._flushed or trio.Event()
-            await self._flushed.wait()
+            await self._next_flush()
+
+    async def _next_flush(self) -> None:
+        if self._flushed is None:
+            self._flushed = trio.Event()
+        await self._flushed.wait()
 
     async def _keep_alive(self) -> None:
         """Ask a silent side whether it is there, and give up one that is not (R24)."""
         interval, patience = self.limits.ping_interval, self.limits.ping_timeout
+        await self._greeted.wait()  # R25: nothing is said before hello
+        asked: float | None = None
         while True:
-            heard = self._last_heard()
-            now = trio.current_time()
-            if self._writing_since is not None:
-                give_up = self._writing_since + patience
-                if now >= give_up:
-                    self._lose(ConnectionLost(f"a message could not be written in {patience} s"))
-                    return
-            if now - heard >= interval + patience:
-                self._lose(ConnectionLost(f"nothing was heard for {now - heard:.0f} s"))
-                return
-            if now - heard >= interval:
+            now, heard, writing = trio.current_time(), self._last_heard(), self._writing_since
+            if asked is not None and heard >= asked:
+                asked = None
+            if asked is None and now >= heard + interval:
+                asked = now
                 self.endpoint.ping(self.endpoint.codec.null)
                 self.wake_writer()
-                due = heard + interval + patience
-            else:
-                due = heard + interval
-            if self._writing_since is not None:
-                due = min(due, self._writing_since + patience)
-            await trio.sleep_until(min(due, now + patience))
+            # Compared with the sums that are slept until, or rounding would make this spin.
+            if writing is not None and now >= writing + patience:
+                self._lose(ConnectionLost(f"a message could not be written in {patience} s"))
+                return
+            if asked is not None and now >= asked + patience:
+                self._lose(ConnectionLost(f"nothing was heard for {now - heard:.0f} s"))
+                return
+            due = heard + interval if asked is None else asked + patience
+            if writing is not None:
+                due = min(due, writing + patience)
+            # What begins while this sleeps is not due before either of the two.
+            await trio.sleep_until(min(due, now + interval, now + patience))
 
     def _last_heard(self) -> float:
         return max(self._heard, self.transport.last_heard)
@@ -304,21 +325,25 @@ class Connection(Face):
             kind = ERRORS_BY_CODE[Code.UNKNOWN]
         if kind is RemoteProtocolError:
             kind = LocalProtocolError
-        self._lose(kind(f"the other side closed the connection: {frame.message}"))
+        self._lose(kind(f"the other side closed the connection: {frame.message[:200]}"))
 
     # --- the end
 
     def _fail(self, error: RemoteProtocolError) -> None:
         """The other side broke the protocol: it is told, and that is the end (R27)."""
+        if not self._end(error):
+            return
         self.transport.close_code = error.close_code
         self.transport.close_reason = error.message[:100]
-        self._end(error)
-        self.wake_writer()
-        self.nursery.start_soon(self._say_last_word)
+        self._last_word = trio.Event()
+        self.nursery.start_soon(self._say_last_word, self._last_word)
 
     def _lose(self, error: RpcError) -> None:
         """The transport is of no use any more."""
-        if self._end(error):
+        if self._parting:
+            # What its end looks like from in here says nothing: it was closed in order.
+            self._end(_closed_here())
+        elif self._end(error):
             self.nursery.start_soon(trio.aclose_forcefully, self.transport)
 
     def _end(self, error: RpcError) -> bool:
@@ -335,13 +360,16 @@ class Connection(Face):
             self._flushed = None
         return True
 
-    async def _say_last_word(self) -> None:
-        with trio.move_on_after(LAST_WORD):
-            while self.endpoint.outbox or self._writing_since is not None:
-                self._flushed = self._flushed or trio.Event()
-                await self._flushed.wait()
-            await self.transport.aclose()
-        await trio.aclose_forcefully(self.transport)
+    async def _say_last_word(self, said: trio.Event) -> None:
+        try:
+            with trio.move_on_after(LAST_WORD):
+                self.wake_writer()
+                while self.endpoint.outbox or self._writing_since is not None:
+                    await self._next_flush()
+                await self.transport.aclose()
+            await trio.aclose_forcefully(self.transport)
+        finally:
+            said.set()
 
     async def _shut_down(self) -> None:
         """The orderly end: nothing new, everything that runs is asked to stop, the rest is said."""
@@ -355,14 +383,26 @@ class Connection(Face):
                 await self.callee.wait_idle()
                 await self.caller.wait_idle()
                 await self.flush()
-                await self.transport.aclose()
+                await self._part()
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def finish(self, *, cancelled: bool) -> None:
-        """The end of the block that owns the connection: afterwards nothing of it runs here."""
+    async def _part(self) -> None:
+        """Close the transport as it closes itself, which may take the other side's part in it."""
+        self._parting = True
+        await self.transport.aclose()
+
+    async def finish(self, error: BaseException | None) -> None:
+        """The end of the block that owns the connection: afterwards nothing of it runs here.
+
+        ``error`` is what the block ends with.
+        """
         try:
-            if not cancelled:
+            if not _in_a_hurry(error):
                 await self._shut_down()
+        except trio.Cancelled:
+            # That the goodbye was cut short matters less than why the block has failed.
+            if error is None:
+                raise
         finally:
             with trio.CancelScope(shield=True):
                 await self._finish_by_force()
@@ -377,9 +417,11 @@ class Connection(Face):
             with trio.move_on_after(LAST_WORD):
                 await self.flush()
                 if self._lost is None:
-                    await self.transport.aclose()
+                    await self._part()
+        if self._last_word is not None:
+            await self._last_word.wait()
         # The transport goes before the nursery waits for what still runs.
-        self._lose(ConnectionLost("the connection was closed here"))
+        self._lose(_closed_here())
         await trio.aclose_forcefully(self.transport)
         self.callee.report_leftovers()
 
@@ -400,26 +442,46 @@ async def run_connection(
     Its block begins when both sides have said hello.
     """
     async with open_background_nursery() as nursery:
-        connection = Connection(
-            transport,
-            side,
-            nursery,
-            table=table,
-            payloads=payloads,
-            limits=limits,
-            metadata=metadata,
-            mask_errors=mask_errors,
-        )
+        try:
+            connection = Connection(
+                transport,
+                side,
+                nursery,
+                table=table,
+                payloads=payloads,
+                limits=limits,
+                metadata=metadata,
+                mask_errors=mask_errors,
+            )
+        except BaseException:
+            # The other side shall not wait for a hello that will not come.
+            await _close_by_force(transport)
+            raise
         connection.start()
-        cancelled = False
         try:
             await connection.wait_greeted()
             yield connection
-        except trio.Cancelled:
-            cancelled = True
+        except BaseException as error:
+            await connection.finish(error)
             raise
-        finally:
-            await connection.finish(cancelled=cancelled)
+        else:
+            await connection.finish(None)
+
+
+def _closed_here() -> ConnectionLost:
+    return ConnectionLost("the connection was closed here")
+
+
+async def _close_by_force(transport: Transport) -> None:
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(transport)
+
+
+def _in_a_hurry(error: BaseException | None) -> bool:
+    """Whether a block ends since it was cancelled or interrupted: then nobody is waited for."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split((trio.Cancelled, KeyboardInterrupt))[0] is not None
+    return isinstance(error, trio.Cancelled | KeyboardInterrupt)
 
 
 def _ignore(frame: object) -> None:

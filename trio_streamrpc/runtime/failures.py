@@ -4,42 +4,114 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from msgspec import Raw
 
 from trio_streamrpc.errors import ERRORS_BY_CODE, CleanupTimeout, Code, RemoteError, RpcError
 from trio_streamrpc.protocol.frames import ErrorInfo
 
-__all__ = ["LOGGER", "describe", "error_from", "only_exit"]
+__all__ = [
+    "LOGGER",
+    "describe",
+    "describe_listed",
+    "error_from",
+    "is_confined",
+    "only_exit",
+    "text_of",
+]
 
 LOGGER = logging.getLogger("trio_streamrpc")
 
+#: How much of a tree of exception groups is told: parts of a group, and groups within groups.
+MAX_CAUSES = 20
+MAX_DEPTH = 4
 
-def describe(error: BaseException, *, method: str, mask: bool = False) -> ErrorInfo:
+Encode = Callable[[Any], bytes]
+Decode = Callable[[bytes | Raw], Any]
+
+
+def is_confined(error: BaseException) -> bool:
+    """Whether it ends one call and nothing else: all but KeyboardInterrupt, SystemExit and such.
+
+    A GeneratorExit or a Cancelled that gets so far has lost its way, and is an error like others.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_confined, error.exceptions))
+    return isinstance(error, Exception | GeneratorExit | trio.Cancelled)
+
+
+def describe(
+    error: BaseException, *, method: str, mask: bool = False, encode: Encode | None = None
+) -> ErrorInfo:
     """What the other side is told of an exception that a handler raised.
 
     Errors that chose a code are answers; anything else is logged here, once, with its traceback.
     With ``mask`` such an exception is told as no more than an id that stands in the log too.
+    ``encode`` is for the ``data`` of an :exc:`RpcError`; what it cannot encode does not travel.
     """
     if isinstance(error, RpcError) and not isinstance(error, RemoteError):
-        return ErrorInfo(error.code.value, error.name, error.message)
+        return _told(error, encode)
     if mask:
         reference = uuid.uuid4().hex[:12]
         LOGGER.error("%s failed [%s]", method, reference, exc_info=error)
         return ErrorInfo(Code.INTERNAL.value, "", f"internal error, reference {reference}")
     LOGGER.error("%s failed", method, exc_info=error)
-    return _told(error)
+    return _told(error, encode)
 
 
-def _told(error: BaseException) -> ErrorInfo:
+def describe_listed(error: BaseException, name: str, data: bytes | None) -> ErrorInfo:
+    """An exception of ``@rpc(errors=…)``: an answer like any other, and not logged."""
+    code = _code_of(error) if isinstance(error, RpcError) else Code.UNKNOWN
+    info = ErrorInfo(code.value, name, text_of(error))
+    if data is not None:
+        info.data = Raw(data)
+    return info
+
+
+def _told(error: BaseException, encode: Encode | None, depth: int = 0) -> ErrorInfo:
+    if not isinstance(error, RpcError):
+        info = ErrorInfo(Code.UNKNOWN.value, type(error).__name__, text_of(error))
+        parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    else:
+        # A user's subclass may have overwritten any of these, or never have set them.
+        name, message = getattr(error, "name", None), getattr(error, "message", None)
+        info = ErrorInfo(
+            _code_of(error).value,
+            _encodable(name) if isinstance(name, str) else type(error).__name__,
+            _encodable(message) if isinstance(message, str) else text_of(error),
+        )
+        info.data = _encoded(getattr(error, "data", None), encode, info.data)
+        parts = tuple(getattr(error, "causes", ()))
+    if depth < MAX_DEPTH:
+        info.causes = [_told(part, encode, depth + 1) for part in parts[:MAX_CAUSES]]
+    return info
+
+
+def _code_of(error: RpcError) -> Code:
     try:
-        message = str(error)
+        return Code(error.code)
+    except ValueError:
+        return Code.UNKNOWN
+
+
+def _encoded(data: Any, encode: Encode | None, nothing: Raw) -> Raw:
+    if data is None or encode is None:
+        return nothing
+    try:
+        return Raw(encode(data))
     except Exception:
-        message = "(its message could not be made)"
-    if isinstance(error, RpcError):
-        return ErrorInfo(error.code.value, error.name, error.message)
-    causes = []
-    if isinstance(error, BaseExceptionGroup):
-        causes = [_told(part) for part in error.exceptions[:20]]
-    return ErrorInfo(Code.UNKNOWN.value, type(error).__name__, _encodable(message), causes=causes)
+        return nothing
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, whatever it does when it is asked."""
+    try:
+        return _encodable(str(error))
+    except Exception:
+        return "(its message could not be made)"
 
 
 def _encodable(text: str) -> str:
@@ -47,7 +119,7 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def error_from(info: ErrorInfo, *, retry: bool = False) -> RpcError:
+def error_from(info: ErrorInfo, *, retry: bool = False, decode: Decode | None = None) -> RpcError:
     """The exception that an error on the wire is raised as: by its code, never by its name."""
     try:
         code = Code(info.code)
@@ -59,8 +131,13 @@ def error_from(info: ErrorInfo, *, retry: bool = False) -> RpcError:
     error = kind(info.message)
     error.name = info.name or kind.__name__
     error.traceback = info.traceback
-    error.causes = tuple(error_from(cause) for cause in info.causes)
+    error.causes = tuple(error_from(cause, decode=decode) for cause in info.causes)
     error.retry = retry
+    if decode is not None and len(info.data):
+        try:
+            error.data = decode(info.data)
+        except RpcError:
+            error.data = None
     return error
 
 

@@ -19,7 +19,9 @@ from trio_streamrpc.errors import CleanupTimeout, Code
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import ErrorInfo, is_absent
 from trio_streamrpc.runtime.calls import CURRENT_CALL, Call
-from trio_streamrpc.runtime.failures import LOGGER, describe, only_exit
+from trio_streamrpc.runtime.closing import close_iterator, has_ended
+from trio_streamrpc.runtime.failures import LOGGER, describe, describe_listed, is_confined
+from trio_streamrpc.runtime.local import LocalStream
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
@@ -31,10 +33,7 @@ __all__ = ["Handler", "StreamHandler", "UnaryHandler"]
 #: A producer that never awaits is made to, after so many items or so many seconds, whichever comes
 #: first: a call beside it is answered meanwhile.
 SLICE_ITEMS = 64
-SLICE_SECONDS = 0.002
-
-#: How often a generator that yields while it is being closed is closed again before it is dropped.
-CLOSE_ATTEMPTS = 10
+SLICE_SECONDS = 0.0005
 
 _NOTHING: Any = object()
 
@@ -64,6 +63,8 @@ class Handler(ABC):
         self._stopped: trio.Event | None = None
         self._overran = False
         self._error: BaseException | None = None
+        #: Whether that arose while the handler was being closed (R22).
+        self._in_cleanup = False
 
     # --- running
 
@@ -72,36 +73,48 @@ class Handler(ABC):
         try:
             with self.scope:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                frame = self._frame
-                assert frame is not None
-                # What the arguments take in memory is the handler's to keep or not.
-                self._frame = None
-                CURRENT_CALL.set(
-                    Call(
-                        self.connection,
-                        self.method.name,
-                        self.connection.metadata_of(frame),
-                        self.deadline,
-                    )
-                )
-                args, kwargs = self.codec.decode_arguments(
-                    None if is_absent(frame.args) else frame.args,
-                    None if is_absent(frame.kwargs) else frame.kwargs,
-                )
-                del frame
-                await self._serve(args, kwargs)
-        except (Exception, GeneratorExit) as error:
-            self._error = error
+                await self._serve()
+        except BaseException as error:
+            if not is_confined(error):
+                raise
+            self._failed(error)
         if self._stopped is not None:
             self._stopped.set()
+        if self.connection.alive and not self._overran:
+            self._conclude()
+        elif self._error is not None:
+            # Nobody hears of it any more, so at least the log has it.
+            self._describe(self._error)
         if self._overran:
             self.endpoint.stopped(self.id)
             LOGGER.warning("%s has stopped after all", self.method.name)
-        elif self.connection.alive:
-            self._conclude()
+        # Its traceback refers to this frame, which refers to it.
+        self._error = None
+
+    def _failed(self, error: BaseException) -> None:
+        if error is not self._error:
+            self._error, self._in_cleanup = error, self.asked
+
+    def _call(self) -> Any:
+        """What the method's function gives: a value, an awaitable, or an iterator.
+
+        When this has returned, nothing of the runtime refers to the arguments: what they take in
+        memory is the handler's to keep or not.
+        """
+        frame, self._frame = self._frame, None
+        assert frame is not None
+        metadata = self.connection.metadata_of(frame)
+        CURRENT_CALL.set(Call(self.connection, self.method.name, metadata, self.deadline))
+        args, kwargs = self.codec.decode_arguments(
+            None if is_absent(frame.args) else frame.args,
+            None if is_absent(frame.kwargs) else frame.kwargs,
+        )
+        function = self.method.function
+        assert function is not None
+        return function(*args, **kwargs)
 
     @abstractmethod
-    async def _serve(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+    async def _serve(self) -> None:
         """Do the work, inside of the scope."""
 
     @abstractmethod
@@ -109,14 +122,18 @@ class Handler(ABC):
         """Say the final frame."""
 
     def _answer_error(self, error: BaseException) -> None:
-        info = None
+        self.endpoint.answer_error(self.id, self._describe(error), cleanup=self._in_cleanup)
+
+    def _describe(self, error: BaseException) -> ErrorInfo:
         listed = self.codec.encode_error(error)
         if listed is not None:
-            name, data = listed
-            info = describe_listed(error, name, data)
-        if info is None:
-            info = describe(error, method=self.method.name, mask=self.connection.callee.mask)
-        self.endpoint.answer_error(self.id, info, cleanup=self.asked)
+            return describe_listed(error, *listed)
+        return describe(
+            error,
+            method=self.method.name,
+            mask=self.connection.callee.mask,
+            encode=self.connection.payloads.encoder(),
+        )
 
     def _answer_code(self, code: Code, message: str, name: str = "") -> None:
         self.endpoint.answer_error(
@@ -138,8 +155,8 @@ class Handler(ABC):
     def _stop(self) -> None:
         self.scope.cancel()
 
-    def on_credit(self) -> None:
-        """Its stream may have become sendable again; a unary call has none."""
+    def on_credit(self) -> None:  # noqa: B027  # most handlers have no stream, and nothing to do
+        """Its stream may have become sendable again."""
 
     async def _watch(self, stopped: trio.Event) -> None:
         with trio.move_on_after(self.cleanup + 1.0):
@@ -169,24 +186,22 @@ class UnaryHandler(Handler):
     _value: bytes | None = None
     _late = False
 
-    async def _serve(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+    async def _serve(self) -> None:
         if self.deadline == math.inf:
-            value = await self._invoke(args, kwargs)
+            value = await self._invoke()
         else:
             if self.deadline <= trio.current_time():
                 self._late = True
                 return
             with trio.CancelScope(deadline=self.deadline) as limit:
-                value = await self._invoke(args, kwargs)
+                value = await self._invoke()
             if limit.cancelled_caught:
                 self._late = True
                 return
         self._value = self.codec.encode_result(value)
 
-    async def _invoke(self, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        function = self.method.function
-        assert function is not None
-        value = function(*args, **kwargs)
+    async def _invoke(self) -> Any:
+        value = self._call()
         return await value if inspect.isawaitable(value) else value
 
     def _conclude(self) -> None:
@@ -194,7 +209,7 @@ class UnaryHandler(Handler):
             try:
                 self.endpoint.answer(self.id, self._value)
             except Exception as error:
-                self._error = error
+                self._failed(error)
             else:
                 return
         if self._error is not None:
@@ -219,16 +234,25 @@ class StreamHandler(Handler):
     _parked: trio.lowlevel.Task | None = None
     #: Whether the iterator ended by itself.
     _exhausted = False
-    #: Whether its ``aclose()`` was called, with a deadline on it.
+    #: Whether it is being closed, within its budget.
     _closing = False
 
-    async def _serve(self, args: list[Any], kwargs: dict[str, Any]) -> None:
-        function = self.method.function
-        assert function is not None
-        iterator = function(*args, **kwargs)
+    async def _serve(self) -> None:
+        iterator = self._call()
         if inspect.isawaitable(iterator):
             iterator = await iterator
-        await self._pump(aiter(iterator))
+        if isinstance(iterator, LocalStream):
+            # Another stream method, called in place: it may hold scopes open like any generator.
+            iterator = iterator.iterator
+        iterator = aiter(iterator)
+        try:
+            await self._pump(iterator)
+        except Exception as error:
+            # This is what is told, even if closing is cut short.
+            self._failed(error)
+            raise
+        finally:
+            await self._close(iterator)
 
     async def _pump(self, iterator: AsyncIterator[Any]) -> None:
         endpoint, id, encode = self.endpoint, self.id, self.codec.encode_result
@@ -241,20 +265,18 @@ class StreamHandler(Handler):
                     await self._wait_for_credit(shield=waiting is not _NOTHING)
                     count, pause_at = 0, trio.current_time() + SLICE_SECONDS
                 elif count >= SLICE_ITEMS or trio.current_time() >= pause_at:
-                    await trio.lowlevel.checkpoint()
+                    await _pause(shield=waiting is not _NOTHING)
                     count, pause_at = 0, trio.current_time() + SLICE_SECONDS
             except BaseException as error:
                 # The pump's own scope is not cancelled while the generator stands, so this comes
                 # from a scope or nursery that the generator holds open across its yield.
                 self._standing = False
-                thrown = await self._throw(iterator, error)
+                waiting = await self._throw(iterator, error)
                 if self._exhausted:
                     return
-                waiting = thrown
                 continue
             self._standing = False
             if self.asked:
-                await self._close(iterator)
                 return
             if waiting is _NOTHING:
                 try:
@@ -263,15 +285,10 @@ class StreamHandler(Handler):
                     self._exhausted = True
                     return
                 if self.asked:
-                    await self._close(iterator)
                     return
             else:
                 item, waiting = waiting, _NOTHING
-            try:
-                endpoint.send(id, encode(item))
-            except Exception:
-                await self._close(iterator)
-                raise
+            endpoint.send(id, encode(item))
             count += 1
             self.connection.wake_writer()
 
@@ -304,7 +321,7 @@ class StreamHandler(Handler):
     def _stop(self) -> None:
         if self._standing:
             self._unpark()
-        else:
+        elif not self._closing:
             self.scope.cancel()
 
     async def _throw(self, iterator: AsyncIterator[Any], error: BaseException) -> Any:
@@ -319,32 +336,13 @@ class StreamHandler(Handler):
             return _NOTHING
 
     async def _close(self, iterator: AsyncIterator[Any]) -> None:
-        """Close a generator that stands at a ``yield``, within its budget (R7, R8)."""
-        self._closing = True
-        self.scope.deadline = min(self.scope.deadline, trio.current_time() + self.cleanup)
-        close = getattr(iterator, "aclose", None)
-        if close is None:
+        """Close what stands at a ``yield``, within its budget (R7, R8)."""
+        if has_ended(iterator):
             return
-        ignored: RuntimeError | None = None
-        for _ in range(CLOSE_ATTEMPTS):
-            try:
-                await close()
-            except BaseException as error:
-                if isinstance(error, RuntimeError) and _stands(iterator):
-                    # It yielded instead of ending; the next attempt starts from there.
-                    ignored = error
-                    continue
-                rest = only_exit(error)
-                if rest is error:
-                    raise
-                if rest is not None:
-                    raise rest from None
-            if ignored is not None:
-                LOGGER.warning("%s yielded while it was being closed", self.method.name)
-            return
-        LOGGER.error("%s would not be closed, and was dropped", self.method.name)
-        assert ignored is not None
-        raise ignored
+        if not self.scope.cancel_called:
+            self._closing = True
+            self.scope.deadline = trio.current_time() + self.cleanup
+        await close_iterator(iterator, self.method.name)
 
     def _conclude(self) -> None:
         if self._error is not None:
@@ -362,18 +360,9 @@ class StreamHandler(Handler):
             self.endpoint.end(self.id)
 
 
-def _stands(iterator: AsyncIterator[Any]) -> bool:
-    """Whether it is a generator that has not ended."""
-    return inspect.isasyncgen(iterator) and iterator.ag_frame is not None
-
-
-def describe_listed(error: BaseException, name: str, data: bytes | None) -> ErrorInfo:
-    """An exception of ``@rpc(errors=…)``: an answer like any other, and not logged."""
-    from msgspec import Raw
-
-    code = getattr(error, "code", Code.UNKNOWN)
-    info = ErrorInfo(Code(code).value if isinstance(code, Code) else Code.UNKNOWN.value, name)
-    info.message = str(error).encode(errors="backslashreplace").decode()
-    if data is not None:
-        info.data = Raw(data)
-    return info
+async def _pause(*, shield: bool) -> None:
+    """Let the other tasks run; ``shield`` as for credit."""
+    if shield:
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    else:
+        await trio.lowlevel.checkpoint()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-
-import msgspec
 
 from trio_streamrpc.contract.methods import Kind, Method, MethodTable
 from trio_streamrpc.limits import Window
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from trio_streamrpc.runtime.callee import Callee
     from trio_streamrpc.runtime.caller import Caller
 
-__all__ = ["ConnectionStatistics", "DynamicProxy", "Face", "Untyped"]
+__all__ = ["ConnectionStatistics", "DynamicProxy", "Face"]
 
 T = TypeVar("T")
 
@@ -31,20 +29,12 @@ def contract_table(contract: Any) -> MethodTable:
     return MethodTable.of_contract(contract)
 
 
-class Untyped:
-    """What a method without a contract sends and receives: values as they come."""
-
-    def __init__(self, payloads: Payloads) -> None:
-        self._encode = payloads.encoder(Any)
-        self.decode_result: Callable[[bytes | msgspec.Raw], Any] = payloads.decoder(Any)
-
-    def encode_arguments(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[bytes, bytes | None]:
-        return self._encode(args), self._encode(kwargs) if kwargs else None
-
-    def decode_error(self, name: str, message: str, data: object) -> Exception | None:
-        return None
+@functools.lru_cache(maxsize=256)
+def untyped(name: str) -> Method:
+    """A method without a contract: values come as they are."""
+    if not isinstance(name, str):
+        raise TypeError(f"a method's name is a string, not {name!r}")
+    return Method.untyped(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +55,6 @@ class Face(ABC):
 
     def __init__(self, payloads: Payloads) -> None:
         self.payloads = payloads
-        self._untyped = Untyped(payloads)
 
     def proxy(self, contract: Callable[..., T]) -> T:
         """The other side's service, with the methods and types of a contract.
@@ -81,16 +70,21 @@ class Face(ABC):
 
         Raises :exc:`RpcError`: what the handler raised, or what kept the call from it.
         """
-        return await self.caller.call(method, self._untyped, args, kwargs)
+        codec = untyped(method).wire(self.payloads)
+        return await self.caller.call(method, codec, args, kwargs)
 
     def stream(
         self, method: str, /, *args: Any, window: Window | None = None, **kwargs: Any
     ) -> Stream[Any]:
         """The stream of a method by its dotted name, without a contract.
 
-        ``window`` is its capacity; ``Limits.window`` if there is none.
+        ``window`` is its capacity; ``Limits.window`` if there is none. A parameter of the method
+        that is called so is given by position, or through :attr:`api`.
         """
-        return self.caller.stream(method, self._untyped, args, kwargs, window)
+        if window is not None and not isinstance(window, Window):
+            raise TypeError(f"the window of a stream must be a Window, not {window!r}")
+        codec = untyped(method).wire(self.payloads)
+        return self.caller.stream(method, codec, args, kwargs, window)
 
     @property
     def api(self) -> DynamicProxy:
@@ -202,11 +196,16 @@ class DynamicCall:
         return self._face.call(self._name, *self._args, **self._kwargs).__await__()
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._face.stream(self._name, *self._args, **self._kwargs)
+        return self._open()
+
+    def _open(self) -> Stream[Any]:
+        # All that is given by name is the method's: a dynamic call has no options.
+        codec = untyped(self._name).wire(self._face.payloads)
+        return self._face.caller.stream(self._name, codec, self._args, self._kwargs)
 
     async def __aenter__(self) -> Stream[Any]:
-        self._stream = self._face.stream(self._name, *self._args, **self._kwargs)
-        return await self._stream.__aenter__()  # type: ignore[no-any-return]
+        self._stream = self._open()
+        return await self._stream.__aenter__()
 
     async def __aexit__(
         self,

@@ -7,6 +7,7 @@ as the application drops it, and its producer cancelled (R7).
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Receiver", "RemoteStream", "Stream", "StreamStatistics"]
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -81,7 +83,7 @@ class Stream(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
 class Receiver:
     """A stream's place in its connection: what has arrived, and how it ends."""
 
-    __slots__ = ("chunks", "failure", "final", "finished", "id", "window", "_sender")
+    __slots__ = ("_sender", "chunks", "failure", "final", "finished", "id", "window")
 
     def __init__(self, id: int, window: ReceiveWindow, capacity: int) -> None:
         self.id = id
@@ -110,19 +112,10 @@ class Receiver:
 
     def lose(self, error: RpcError) -> None:
         """The connection is gone: the items that had arrived are the last."""
-        if self.final is None:
-            if self.failure is None:
-                self.failure = error
-            self._sender.close()
-            self.finished.set()
-
-    def ending(self) -> RpcError | None:
-        """What is raised after the last item; None at a regular end."""
-        if self.failure is not None:
-            return type(self.failure)(self.failure.message)
-        if isinstance(self.final, Error):
-            return error_from(self.final.error, retry=self.final.retry)
-        return None
+        if self.failure is None:
+            self.failure = error
+        self._sender.close()
+        self.finished.set()
 
 
 class RemoteStream(Stream[T_co]):
@@ -133,7 +126,7 @@ class RemoteStream(Stream[T_co]):
         caller: Caller,
         start: Callable[[], Awaitable[Receiver]],
         decode: Callable[[Raw], Any],
-        rebuild: Callable[[Error], BaseException | None],
+        rebuild: Callable[[Error], BaseException],
         name: str,
     ) -> None:
         self._caller = caller
@@ -146,7 +139,11 @@ class RemoteStream(Stream[T_co]):
         # Taken for starting the call and for waiting for the next chunk, never on the way of an
         # item that is here already: several tasks may take from one stream.
         self._turn = trio.Lock()
+        #: Around the wait for a place, while there is one.
+        self._starting: trio.CancelScope | None = None
         self._closed = False
+        #: Whether the producer was asked to finish.
+        self._asked = False
         #: Whether the application has seen how the stream ended.
         self._told = False
 
@@ -165,12 +162,13 @@ class RemoteStream(Stream[T_co]):
         return self
 
     async def _open(self) -> Receiver:
-        if self._receiver is None:
-            self._receiver = await self._start()
-            if self._closed:
-                # Closed by another task in the meantime.
-                self._abandon()
-                raise trio.ClosedResourceError
+        if self._receiver is None and not self._closed:
+            with trio.CancelScope() as self._starting:
+                self._receiver = await self._start()
+        if self._closed or self._receiver is None:
+            # Closed by another task, perhaps while this one waited for a place.
+            self._abandon()
+            raise trio.ClosedResourceError
         return self._receiver
 
     # --- taking
@@ -208,20 +206,24 @@ class RemoteStream(Stream[T_co]):
             if self._items:
                 return
             receiver = await self._open()
+            chunk: list[Raw] | None
             try:
-                self._items.extend(await receiver.chunks.receive())
+                chunk = await receiver.chunks.receive()
             except trio.EndOfChannel:
+                chunk = None  # how it is learned is no part of what happened
+            if chunk is None:
                 self._told = True
-                error = self._ending(receiver)
-                if error is None:
-                    raise
-                # The channel's end is how this is learned, and no part of what happened.
-                raise error from None
+                raise self._ending(receiver) or trio.EndOfChannel
+            self._items.extend(chunk)
 
     def _ending(self, receiver: Receiver) -> BaseException | None:
-        if receiver.failure is None and isinstance(receiver.final, Error):
+        """What is raised after the last item; None at a regular end."""
+        if receiver.failure is not None:
+            # A new one each time: one that many tasks raise would gather all their tracebacks.
+            return copy.copy(receiver.failure)
+        if isinstance(receiver.final, Error):
             return self._rebuild(receiver.final)
-        return receiver.ending()
+        return None
 
     def _take(self) -> T_co:
         item = self._items.popleft()
@@ -231,16 +233,29 @@ class RemoteStream(Stream[T_co]):
     def _take_all(self) -> list[T_co]:
         receiver = self._receiver
         assert receiver is not None
-        items = list(self._items)
-        self._items.clear()
-        while True:
-            try:
+        items = self._items
+        try:
+            while True:
                 items.extend(receiver.chunks.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                break
-        self._taken(len(items), sum(map(len, items)))
-        decode = self._decode
-        return [decode(item) for item in items]
+        except (trio.WouldBlock, trio.EndOfChannel):
+            pass
+        batch: list[T_co] = []
+        size = 0
+        try:
+            while items:
+                size += len(items[0])
+                batch.append(self._decode(items[0]))
+                items.popleft()
+        except Exception:
+            # What came before it is no worse for it; it is raised next time.
+            if batch:
+                size -= len(items[0])
+                return batch
+            items.popleft()
+            raise
+        finally:
+            self._taken(len(batch) or 1, size)
+        return batch
 
     def _taken(self, count: int, size: int) -> None:
         receiver = self._receiver
@@ -259,7 +274,7 @@ class RemoteStream(Stream[T_co]):
     ) -> None:
         if error is None:
             await self.aclose()
-        elif _is_cancellation(error):
+        elif _is_in_a_hurry(error):
             self._abandon()
         else:
             await self._leave(error)
@@ -269,17 +284,18 @@ class RemoteStream(Stream[T_co]):
 
     async def _leave(self, reason: BaseException | None) -> None:
         receiver = self._receiver
-        if self._closed or receiver is None:
-            self._closed = True
-            await trio.lowlevel.checkpoint()
-            return
         try:
             # A caller that is cancelled does not wait; one cancelled while it waits does so no
             # longer. Either way the other side is told (R8).
             await trio.lowlevel.checkpoint()
             self._shut()
+            if receiver is None or self._told:
+                # It was never sent, or has ended as far as its user is concerned.
+                return
             if not receiver.finished.is_set():
-                self._caller.leave(receiver, reason)
+                if not self._asked:
+                    self._asked = True
+                    self._caller.leave(receiver, reason)
                 with trio.move_on_after(self._caller.cancel_timeout):
                     await receiver.finished.wait()
         except BaseException:
@@ -289,18 +305,19 @@ class RemoteStream(Stream[T_co]):
 
     def _check_finished(self, receiver: Receiver, reason: BaseException | None) -> None:
         """R22: what cleanup raised comes out of the block; what was not read before does not."""
-        final = receiver.final
-        if final is not None:
-            if isinstance(final, Error) and final.cleanup:
-                cleanup_error = self._rebuild(final)
-                if cleanup_error is not None:
-                    raise cleanup_error
-            return
         if self._told:
             return
-        error: RpcError
-        if receiver.finished.is_set():
-            error = receiver.ending() or ConnectionLost("the connection was lost")
+        self._told = True
+        final = receiver.final
+        error: BaseException
+        if final is not None:
+            if not isinstance(final, Error) or not final.cleanup:
+                return
+            error = self._rebuild(final)
+            if not isinstance(error, CleanupTimeout):
+                raise error
+        elif receiver.finished.is_set():
+            error = self._ending(receiver) or ConnectionLost("the connection was lost")
         else:
             error = CleanupTimeout(
                 f"{self._name} had not finished {self._caller.cancel_timeout} s after it was left"
@@ -313,18 +330,21 @@ class RemoteStream(Stream[T_co]):
     def _abandon(self) -> None:
         self._shut()
         if self._receiver is not None and not self._receiver.finished.is_set():
+            self._asked = True
             self._caller.abandon(self._receiver.id)
 
     def _shut(self) -> None:
         """Nothing can be taken any more, not even what is here; who waits for it hears so."""
         self._closed = True
         self._items.clear()
+        if self._starting is not None:
+            self._starting.cancel()
         if self._receiver is not None:
             self._receiver.chunks.close()
 
     def __del__(self) -> None:
         receiver = getattr(self, "_receiver", None)
-        if receiver is not None and not self._closed and not receiver.finished.is_set():
+        if receiver is not None and not self._asked and not receiver.finished.is_set():
             self._caller.abandon_from_anywhere(receiver.id)
 
     def statistics(self) -> StreamStatistics:
@@ -343,20 +363,23 @@ class RemoteStream(Stream[T_co]):
         )
 
 
-class _Batches(AsyncIterator[list[T_co]]):
+class _Batches(AsyncIterator[list[T]]):
     # No async generator: one that is left by a break would have to be closed by its user.
-    def __init__(self, stream: RemoteStream[T_co]) -> None:
+    def __init__(self, stream: RemoteStream[T]) -> None:
         self._stream = stream
 
-    async def __anext__(self) -> list[T_co]:
+    async def __anext__(self) -> list[T]:
         try:
             return await self._stream.receive_batch()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
 
-def _is_cancellation(error: BaseException) -> bool:
-    """Whether a block is left because its task was cancelled, alone or among other failures."""
+def _is_in_a_hurry(error: BaseException) -> bool:
+    """Whether a block is left because its task was cancelled or interrupted, and waits for nobody.
+
+    Alone or among other failures.
+    """
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[0] is not None
-    return isinstance(error, trio.Cancelled)
+        return error.split((trio.Cancelled, KeyboardInterrupt))[0] is not None
+    return isinstance(error, trio.Cancelled | KeyboardInterrupt)

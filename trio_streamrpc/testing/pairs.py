@@ -10,6 +10,8 @@ import cattrs
 import trio
 
 from trio_streamrpc.client import open_connection
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
@@ -38,6 +40,9 @@ async def open_pair(
     ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
     its own; ``serving`` is what the client's side serves. When the block ends, both sides have.
     """
+    # What is wrong with the arguments is told here, and not by both sides at once.
+    payloads_for(encoding, converter)
+    MethodTable.of(service)
     here, there = open_memory_transports(encoding=encoding)
     async with open_background_nursery() as nursery:
         served = trio.Event()
@@ -72,4 +77,6 @@ async def open_pair(
                 yield connection
         finally:
             with trio.CancelScope(shield=True):
+                # Where it has not come to a connection, the other side would wait for its hello.
+                await trio.aclose_forcefully(here)
                 await served.wait()

@@ -16,7 +16,7 @@ __all__ = ["Scheme", "scheme_of"]
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """What a transport does for :func:`~trio_streamrpc.connect` and :func:`~trio_streamrpc.serve`."""
+    """What a transport does for ``connect`` and for ``serve``."""
 
     connect: Callable[..., AbstractAsyncContextManager[Transport]]
     listen: Callable[..., Any]

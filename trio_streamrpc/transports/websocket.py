@@ -10,11 +10,12 @@ costs a factor of five.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import trio
 import trio_websocket
@@ -44,6 +45,12 @@ SUBPROTOCOLS: dict[str, Encoding] = {
 #: the codec, which answers as the protocol says. What is longer is cut off by trio-websocket.
 MESSAGE_SLACK = 4096
 
+#: What stands in a URL as it is; anything else is percent-encoded, as browsers do.
+URL_CHARACTERS = "/!$%&'()*+,-.:;=?@_~"
+
+#: What a server answers a handshake with begins with its status, within so many bytes.
+HEAD_BYTES = 64
+
 
 class CountedStream(trio.abc.Stream):
     """A byte stream that knows when it last heard something, and how much since a whole message.
@@ -57,6 +64,8 @@ class CountedStream(trio.abc.Stream):
         self._max_unfinished = max_unfinished
         self.unfinished = 0
         self.exceeded = False
+        #: The first bytes that came in.
+        self.head = b""
         self.last_heard = trio.current_time()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -71,6 +80,8 @@ class CountedStream(trio.abc.Stream):
             raise trio.BrokenResourceError("too many bytes without a whole message")
         data = await self._stream.receive_some(max_bytes)
         self.unfinished += len(data)
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[:HEAD_BYTES]
         self.last_heard = trio.current_time()
         return data
 
@@ -179,6 +190,10 @@ async def connect_websocket(
     host, port = _address(parts, url)
     if ssl_context is not None and parts.scheme == "ws":
         raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
+    resource = quote(parts.path or "/", safe=URL_CHARACTERS)
+    if parts.query:
+        resource += "?" + quote(parts.query, safe=URL_CHARACTERS)
+    extra_headers = _encoded(headers)
     async with open_background_nursery() as background:
         with trio.move_on_after(limits.handshake_timeout) as handshake:
             stream = await _connect_stream(parts.scheme, host, port, ssl_context, url)
@@ -191,11 +206,11 @@ async def connect_websocket(
                         cast(trio.Nursery, guard),
                         cast(trio.SocketStream, counted),
                         host=parts.netloc.rpartition("@")[2],
-                        resource=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+                        resource=resource,
                         subprotocols=[
                             name for name, each in SUBPROTOCOLS.items() if each == encoding
                         ],
-                        extra_headers=_encoded(headers),
+                        extra_headers=extra_headers,
                         max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
                         receive_buffer_size=None,
                     )
@@ -204,7 +219,7 @@ async def connect_websocket(
                     await trio.aclose_forcefully(counted)
             if guard.error is not None or socket is None or socket.subprotocol is None:
                 await trio.aclose_forcefully(counted)
-                raise _refused(url, guard.error)
+                raise _refused(url, guard.error, counted.head)
         if handshake.cancelled_caught:
             raise Unavailable(f"{url} did not answer within {limits.handshake_timeout} s")
         assert socket is not None
@@ -219,7 +234,9 @@ async def connect_websocket(
         try:
             yield transport
         finally:
-            await trio.aclose_forcefully(transport)
+            # Shielded, or a cancellation would take the place of what the block has raised.
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(transport)
 
 
 @asynccontextmanager
@@ -238,32 +255,44 @@ async def accept_websocket(
             guard = _Guard(background, counted)
             transport = None
             with trio.move_on_after(limits.handshake_timeout), guard.handshake:
-                request = await trio_websocket.wrap_server_stream(
-                    cast(trio.Nursery, guard),
-                    counted,
-                    max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
-                    receive_buffer_size=None,
-                )
-                offered = [each for each in request.proposed_subprotocols if each in SUBPROTOCOLS]
-                if path not in ("", "/") and urlsplit(request.path).path != path:
-                    await request.reject(404, body=b"nothing is served at this path\n")
-                elif not offered:
-                    names = " or ".join(SUBPROTOCOLS)
-                    body = f"this server speaks the WebSocket subprotocols {names}\n"
-                    await request.reject(400, body=body.encode())
-                else:
-                    socket = await request.accept(subprotocol=offered[0])
-                    transport = WebSocketTransport(
-                        socket,
-                        counted,
-                        encoding=SUBPROTOCOLS[offered[0]],
-                        remote=remote,
-                        headers=_decoded(request.headers),
-                        close_timeout=limits.close_timeout,
-                    )
+                try:
+                    transport = await _shake_hands(guard, counted, path, remote, limits)
+                except Exception:
+                    # Of trio-websocket, or of what it stands on: a client that went away, or that
+                    # sent more behind its handshake than it may. It was no client of ours.
+                    transport = None
             yield transport
     finally:
-        await trio.aclose_forcefully(counted)
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(counted)
+
+
+async def _shake_hands(
+    guard: _Guard, stream: CountedStream, path: str, remote: str, limits: Limits
+) -> WebSocketTransport | None:
+    request = await trio_websocket.wrap_server_stream(
+        cast(trio.Nursery, guard),
+        stream,
+        max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
+        receive_buffer_size=None,
+    )
+    if path not in ("", "/") and _path_of(request) != unquote(path):
+        await request.reject(404, body=b"nothing is served at this path\n")
+        return None
+    offered = [each for each in request.proposed_subprotocols if each in SUBPROTOCOLS]
+    if not offered:
+        body = f"this server speaks the WebSocket subprotocols {' or '.join(SUBPROTOCOLS)}\n"
+        await request.reject(400, body=body.encode())
+        return None
+    socket = await request.accept(subprotocol=offered[0])
+    return WebSocketTransport(
+        socket,
+        stream,
+        encoding=SUBPROTOCOLS[offered[0]],
+        remote=remote,
+        headers=_decoded(request.headers),
+        close_timeout=limits.close_timeout,
+    )
 
 
 async def listen(
@@ -278,7 +307,7 @@ async def listen(
     if (ssl_context is None) == (parts.scheme == "wss"):
         raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
     listeners = await trio.open_tcp_listeners(port, host=host)
-    port = listeners[0].socket.getsockname()[1]
+    port = await _agree_on_port(listeners)
     shown = f"[{host}]" if ":" in host else host
     real = parts._replace(netloc=f"{shown}:{port}").geturl()
     if ssl_context is None:
@@ -286,6 +315,22 @@ async def listen(
     return [
         trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners
     ], real
+
+
+async def _agree_on_port(listeners: list[trio.SocketListener]) -> int:
+    """One port for all addresses of a name: asked for any, each has got another one."""
+    port: int = listeners[0].socket.getsockname()[1]
+    try:
+        for number, listener in enumerate(listeners):
+            address = listener.socket.getsockname()
+            if address[1] != port:
+                await listener.aclose()
+                [listeners[number]] = await trio.open_tcp_listeners(port, host=address[0])
+    except BaseException:
+        for listener in listeners:
+            await trio.aclose_forcefully(listener)
+        raise
+    return port
 
 
 def _address(parts: SplitResult, url: str) -> tuple[str, int]:
@@ -317,13 +362,24 @@ async def _connect_stream(
     return secure
 
 
-def _refused(url: str, error: Exception | None) -> RpcError:
-    if not isinstance(error, trio_websocket.ConnectionRejected):
+def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
+    """Why a handshake has failed, as far as the server said so."""
+    said = ""
+    if isinstance(error, trio_websocket.ConnectionRejected):
+        said = (error.body or b"").decode(errors="replace").strip()[:200]
+    # Not from the exception: there is none for a body that does not end, or ends with the stream.
+    found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
+    status = int(found[1]) if found is not None else 101
+    if status == 101:
         return Unavailable(f"{url} is no server of streamrpc: {error or 'it broke the handshake'}")
     kinds: dict[int, type[RpcError]] = {401: Unauthenticated, 403: PermissionDenied}
-    said = (error.body or b"").decode(errors="replace").strip()[:200]
-    message = f"{url} refused the connection with HTTP status {error.status_code}"
-    return kinds.get(error.status_code, Unavailable)(f"{message}: {said}" if said else message)
+    message = f"{url} refused the connection with HTTP status {status}"
+    return kinds.get(status, Unavailable)(f"{message}: {said}" if said else message)
+
+
+def _path_of(request: trio_websocket.WebSocketRequest) -> str:
+    # Not urlsplit(): what the other side sent may be no URL at all.
+    return unquote(request.path.partition("?")[0])
 
 
 def _peer_name(stream: trio.abc.Stream) -> str:
@@ -340,8 +396,18 @@ def _peer_name(stream: trio.abc.Stream) -> str:
 def _encoded(
     headers: Mapping[str, str] | Iterable[tuple[str, str]],
 ) -> list[tuple[bytes, bytes]]:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return [(name.encode("ascii"), value.encode("latin-1")) for name, value in pairs]
+    # A name may stand there several times, where they are pairs.
+    items = headers.items() if isinstance(headers, Mapping) else headers
+    pairs = list(cast(Iterable[tuple[str, str]], items))
+    for name, value in pairs:
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            # Without the value: it may be a secret.
+            raise ValueError(f"{name!r}, or what it is set to, cannot be an HTTP header")
+    return [(name.encode(), value.encode("latin-1")) for name, value in pairs]
+
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"|[!-~\x80-\xff]|[!-~\x80-\xff][\t -~\x80-\xff]*[!-~\x80-\xff]")
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

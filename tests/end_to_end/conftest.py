@@ -1,0 +1,42 @@
+"""After each test over real sockets nothing is left of it: no task, no file descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+FILES = "/proc/self/fd"
+
+
+def descriptors() -> dict[str, str]:
+    """What is open: number → what it is."""
+    found = {}
+    for number in os.listdir(FILES) if os.path.isdir(FILES) else ():
+        with contextlib.suppress(OSError):  # the one that the listing itself took
+            found[number] = os.readlink(f"{FILES}/{number}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+async def baseline() -> AsyncIterator[None]:
+    """When the test is over, all is as it was before."""
+    # Files that something else has forgotten are not this test's.
+    gc.collect()
+    before = descriptors()
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    yield
+    with trio.move_on_after(5):
+        while len(descriptors()) > len(before) or tasks_living() > tasks:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    assert tasks_living() <= tasks
+    left = {number: name for number, name in descriptors().items() if number not in before}
+    assert len(descriptors()) <= len(before), f"left open: {left}"
+
+
+def tasks_living() -> int:
+    return trio.lowlevel.current_statistics().tasks_living

@@ -1,0 +1,179 @@
+"""The wire as docs/protocol.md describes it, written once more and by hand.
+
+Frames are plain dicts here, ``{"type": "end", "id": 1}``, whatever the encoding. Nothing of this
+comes from the package, so that what a test sends and reads is what the document says, and not
+what the code under test happens to think.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from trio_streamrpc.limits import Limits, Window
+from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.protocol.endpoint import Endpoint, Event, Exchange, Side
+
+__all__ = ["BOTH", "FIELDS", "NUMBERS", "Talk", "message", "pair", "payload", "read"]
+
+BOTH = pytest.mark.parametrize("encoding", ["msgpack", "json"])
+
+#: Section 1: the kinds in the order of their numbers, their fields in the order of msgpack.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "hello": ("version", "limits", "features", "metadata", "session"),
+    "call": (
+        "id", "target", "method", "args", "kwargs", "refs", "window", "timeout", "metadata",
+        "parts",
+    ),
+    "result": ("id", "value", "parts"),
+    "error": ("id", "error", "cleanup", "same", "retry"),
+    "chunk": ("id", "items", "size", "refs", "parts"),
+    "end": ("id",),
+    "cancel": ("id", "mode", "error"),
+    "grant": ("id", "items", "bytes"),
+    "part": ("id", "data"),
+    "ping": ("token",),
+    "pong": ("token",),
+    "goaway": ("last_id", "code", "message"),
+}  # fmt: skip
+NUMBERS = {kind: number for number, kind in enumerate(FIELDS)}
+
+#: What a field is that is left out.
+ABSENT: dict[str, Any] = {
+    "target": 0, "method": "", "parts": 0, "cleanup": False, "same": False, "retry": False,
+    "mode": "abort", "bytes": 0, "last_id": 0, "message": "", "features": [],
+}  # fmt: skip
+
+
+def _absent(kind: str, field: str) -> Any:
+    return 0 if (kind, field) == ("grant", "items") else ABSENT.get(field)
+
+
+def message(encoding: str, *frames: dict[str, Any]) -> bytes | str:
+    """A message of these frames."""
+    if encoding == "json":
+        return json.dumps(frames, ensure_ascii=False, separators=(",", ":"))
+    return msgspec.msgpack.encode([_array(frame) for frame in frames])
+
+
+def _array(frame: dict[str, Any]) -> list[Any]:
+    kind = frame["type"]
+    fields = FIELDS[kind]
+    assert frame.keys() <= {"type", *fields}, f"no such field: {frame}"
+    last = max((fields.index(field) for field in frame if field != "type"), default=-1)
+    return [
+        NUMBERS[kind],
+        *(frame.get(field, _absent(kind, field)) for field in fields[: last + 1]),
+    ]
+
+
+def read(message: bytes | str | None) -> list[dict[str, Any]]:
+    """The frames of a message, without the fields that say no more than if they were left out."""
+    assert message is not None, "nothing waits to be written"
+    if isinstance(message, str):
+        return [_spoken(each.pop("type"), each) for each in json.loads(message)]
+    frames = []
+    for number, *values in msgspec.msgpack.decode(message):
+        kind = list(FIELDS)[number]
+        frames.append(_spoken(kind, dict(zip(FIELDS[kind], values, strict=False))))
+    return frames
+
+
+def _spoken(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind} | {
+        field: value
+        for field, value in fields.items()
+        if value is not None and value != _absent(kind, field)
+    }
+
+
+def payload(encoding: str, value: object) -> bytes:
+    """A value as it stands in a message of that encoding."""
+    if encoding == "json":
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return msgspec.msgpack.encode(value)
+
+
+class Talk:
+    """One endpoint under test; its peer is whoever writes the test."""
+
+    def __init__(
+        self,
+        side: Side,
+        encoding: Encoding,
+        *,
+        limits: Limits | None = None,
+        announced: dict[str, Any] | None = None,
+        greeted: bool = True,
+    ) -> None:
+        self.encoding = encoding
+        self.endpoint = Endpoint(side, encoding=encoding, limits=limits)
+        if greeted:
+            hello: dict[str, Any] = {"type": "hello", "version": 1}
+            if announced is not None:
+                hello["limits"] = announced
+            self.hears(hello)
+            if side == "accepting":
+                self.endpoint.accept()
+            assert [frame["type"] for frame in self.says()] == ["hello"]
+
+    def payload(self, value: object) -> bytes:
+        return payload(self.encoding, value)
+
+    def hears(self, *frames: dict[str, Any], now: float = 0.0) -> list[Event]:
+        """The endpoint receives one message of these frames."""
+        return self.endpoint.receive(message(self.encoding, *frames), now)
+
+    def says(self) -> list[dict[str, Any]]:
+        """Every frame that waits to be written, all messages in one list."""
+        return [frame for frames in self.messages() for frame in frames]
+
+    def messages(self) -> list[list[dict[str, Any]]]:
+        """Every message that waits to be written."""
+        found = []
+        while (each := self.endpoint.next_message()) is not None:
+            found.append(read(each))
+        return found
+
+    def called(self, id: int, **fields: Any) -> list[Event]:
+        """The endpoint is called."""
+        return self.hears({"type": "call", "id": id, "method": "m", **fields})
+
+    def calls(self, method: str = "m", **options: Any) -> Exchange:
+        """The endpoint calls, and the call is written."""
+        exchange = self.endpoint.call(method, self.payload([]), **options)
+        assert [frame["type"] for frame in self.says()] == ["call"]
+        return exchange
+
+    def state(self, id: int) -> str:
+        """The state of an id, as the endpoint sees it; one without a record is CLOSED or IDLE."""
+        exchange = self.endpoint.exchanges.get(id)
+        return "CLOSED" if exchange is None else repr(exchange.state)
+
+
+def pair(
+    encoding: Encoding, *, limits: Limits | None = None, accepting: Limits | None = None
+) -> tuple[Endpoint, Endpoint]:
+    """Two endpoints that have said hello to each other."""
+    ours = Endpoint("connecting", encoding=encoding, limits=limits)
+    theirs = Endpoint("accepting", encoding=encoding, limits=accepting)
+    deliver(ours, theirs)
+    theirs.accept()
+    deliver(theirs, ours)
+    return ours, theirs
+
+
+def deliver(sender: Endpoint, receiver: Endpoint, now: float = 0.0) -> list[Event]:
+    """All that waits to be written by one is received by the other."""
+    events: list[Event] = []
+    while (each := sender.next_message()) is not None:
+        events += receiver.receive(each, now)
+    return events
+
+
+#: The window of a stream in tests that are not about windows.
+WINDOW = Window(4, 1000)
+STREAM = {"items": 4, "bytes": 1000}

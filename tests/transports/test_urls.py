@@ -1,0 +1,99 @@
+"""urls.py: which transport a URL means, and what is wrong with those that mean none."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+import trio
+
+from trio_streamrpc import Limits, Unavailable, connect, serve
+from trio_streamrpc.transports import websocket
+from trio_streamrpc.transports.urls import SCHEMES, Scheme, scheme_of
+
+
+async def answer() -> int:
+    return 42
+
+
+@pytest.mark.parametrize("url", ["ws://h", "wss://h", "WS://h", "ws://[::1]:80/p?q", "ws:"])
+def test_schemes(url: str) -> None:
+    scheme = scheme_of(url)
+    assert isinstance(scheme, Scheme)
+    assert scheme is SCHEMES["ws"]
+    assert scheme.connect is websocket.connect_websocket
+
+
+NO_SCHEMES = ["", "localhost", "localhost:80", "http://h", "https://h", "/path", "://h", "w s://h"]
+
+
+@pytest.mark.parametrize("url", NO_SCHEMES)
+def test_no_schemes(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is no URL that can be served.*ws://, wss://") as caught:
+        scheme_of(url)
+    assert repr(url) in str(caught.value)
+
+
+WRONG = [
+    *NO_SCHEMES,
+    "ws://",
+    "ws:",
+    "ws:///path",
+    "ws://:8765",
+    "ws://h:port",
+    "ws://h:-1",
+    "ws://h:65536",
+    "ws://[::1",
+    "ws://user@",
+]
+
+
+@pytest.mark.parametrize("url", WRONG)
+async def test_urls_that_cannot_be(url: str) -> None:
+    """ValueError from either side, before anything is opened."""
+    with pytest.raises(ValueError, match=r"."):
+        async with connect(url):
+            pytest.fail("the block must not begin")
+    with pytest.raises(ValueError, match=r"."):
+        await serve({"answer": answer}, url)
+
+
+async def test_ssl_contexts_that_do_not_fit() -> None:
+    context = ssl.create_default_context()
+    with pytest.raises(ValueError, match="which is not encrypted"):
+        async with connect("ws://127.0.0.1:1", ssl_context=context):
+            pytest.fail("the block must not begin")
+    with pytest.raises(ValueError, match="needs no ssl_context"):
+        await serve({"answer": answer}, "ws://127.0.0.1:0", ssl_context=context)
+    with pytest.raises(ValueError, match="needs an ssl_context"):
+        await serve({"answer": answer}, "wss://127.0.0.1:0")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("ws://h.invalid", ("h.invalid", 80)),
+        ("wss://h.invalid", ("h.invalid", 443)),
+        ("ws://h.invalid:0", ("h.invalid", 0)),
+        ("ws://h.invalid:8765/a/b?c=d", ("h.invalid", 8765)),
+        ("wss://H.Invalid:8765", ("h.invalid", 8765)),
+        ("ws://[::1]", ("::1", 80)),
+        ("ws://[::1]:8765/", ("::1", 8765)),
+        ("ws://me:secret@h.invalid/", ("h.invalid", 80)),
+    ],
+)
+async def test_addresses(
+    url: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default ports are those of HTTP and HTTPS."""
+    asked = []
+
+    async def open_tcp_stream(host: str, port: int) -> trio.SocketStream:
+        asked.append((host, port))
+        raise OSError("refused")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    with pytest.raises(Unavailable, match=r"cannot connect to .*refused"):
+        async with connect(url, limits=Limits(handshake_timeout=5)):
+            pytest.fail("the block must not begin")
+    assert asked == [address]
