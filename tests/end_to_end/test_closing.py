@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -231,6 +232,7 @@ async def test_a_keyboard_interrupt_of_a_handler_of_the_server() -> None:
         assert service.ended == ["forever"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it counts descriptors in /proc")
 async def test_out_of_file_descriptors(caplog: pytest.LogCaptureFixture) -> None:
     """The accept loop goes on when there are some again, and who was there is served throughout."""
     resource = pytest.importorskip("resource")

@@ -5,6 +5,7 @@ mypy and pyright both read this file (``test_types.py``); nothing of it runs. A 
 and no other line may be.
 """
 
+# pyright: strict
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
