@@ -135,10 +135,10 @@ async def test_close_timeout() -> None:
     async with serving(service, limits=Limits(cleanup=1)) as server:
         async with trio.open_nursery() as nursery:
             async with connect(server.url, limits=Limits(close_timeout=0.2)) as connection:
-                nursery.start_soon(caught, lambda: connection.call("linger", 1.0), [])
+                nursery.start_soon(caught, lambda: connection.call("linger", 2.0), [])
                 await service.wait_running()
                 start = trio.current_time()
-            assert 0.2 <= trio.current_time() - start < 0.9
+            assert 0.2 <= trio.current_time() - start < 1.8
 
 
 async def test_a_thousand_connections_that_come_and_go() -> None:

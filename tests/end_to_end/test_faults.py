@@ -195,7 +195,7 @@ async def settled(service: Service) -> list[str]:
 
 async def test_a_black_hole(caplog: pytest.LogCaptureFixture) -> None:
     """R24: noticed on both sides within ping_interval and ping_timeout."""
-    limits = Limits(ping_interval=0.2, ping_timeout=0.2, close_timeout=0.2)
+    limits = Limits(ping_interval=0.5, ping_timeout=0.5, close_timeout=0.5)
     service = Service()
     async with serving(service, limits=limits) as server, relaying(server.url) as relay:
         with trio.fail_after(10):
@@ -206,7 +206,7 @@ async def test_a_black_hole(caplog: pytest.LogCaptureFixture) -> None:
                         relay.close()
                         start = trio.current_time()
                         await stream.receive()
-            assert trio.current_time() - start < 2
+            assert trio.current_time() - start < 3
             await service.wait_ended()
             await until(lambda: not server.connections)
     assert caplog.records == []

@@ -231,7 +231,7 @@ async def test_a_flood_of_pings_by_a_peer_that_reads_nothing(
 ) -> None:
     """R24: of either kind; it is not read any more, and memory does not grow."""
     limits = Limits(
-        max_waiting_control_bytes=50_000, ping_interval=0.5, ping_timeout=0.5, close_timeout=0.5
+        max_waiting_control_bytes=50_000, ping_interval=1, ping_timeout=1, close_timeout=1
     )
     ping = message("msgpack", *[{"type": "ping", "token": "x" * 100}] * 100)
     assert isinstance(ping, bytes)

@@ -101,8 +101,8 @@ async def test_what_cannot_be_called_yet_says_so(autojump_clock):
     "name",
     [
         "nothing", "unmarked", "secret", "log", "__class__", "__init__", "_private", "", ".",
-        "add.", ".add", "add.__call__", "a.__globals__", "ADD", "\u0430dd", "x" * 257, "x" * 100_000,
-        "a." * 5000,
+        "add.", ".add", "add.__call__", "a.__globals__", "ADD", "\u0430dd", "x" * 257,
+        "x" * 100_000, "a." * 5000,
     ],
 )  # fmt: skip
 async def test_what_is_not_exposed_is_not_there(name, autojump_clock):

@@ -463,3 +463,16 @@ def test_descriptions_without_an_encoder():
     assert (info.code, info.name, info.message, len(info.data)) == ("NOT_FOUND", "NotFound", "x", 0)
     assert describe_listed(ValueError("x"), "Name", None).name == "Name"
     assert text_of(Mute()) == "(its message could not be made)"
+
+
+def test_causes_without_an_end_on_the_wire():
+    """R22: a peer's tree of causes is followed a few steps, however deep it goes."""
+    info = ErrorInfo("UNKNOWN", "Deepest", "")
+    for number in range(900):
+        info = ErrorInfo("UNKNOWN", f"E{number}", "", causes=[info])
+    error = error_from(info)
+    depth = 0
+    while error.causes:
+        [error] = error.causes
+        depth += 1
+    assert 1 <= depth < 10

@@ -119,8 +119,13 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def error_from(info: ErrorInfo, *, retry: bool = False, decode: Decode | None = None) -> RpcError:
-    """The exception that an error on the wire is raised as: by its code, never by its name."""
+def error_from(
+    info: ErrorInfo, *, retry: bool = False, decode: Decode | None = None, depth: int = 0
+) -> RpcError:
+    """The exception that an error on the wire is raised as: by its code, never by its name.
+
+    Causes of causes are followed as far as this side would tell them, however deep they come.
+    """
     try:
         code = Code(info.code)
     except ValueError:
@@ -131,7 +136,10 @@ def error_from(info: ErrorInfo, *, retry: bool = False, decode: Decode | None = 
     error = kind(info.message)
     error.name = info.name or kind.__name__
     error.traceback = info.traceback
-    error.causes = tuple(error_from(cause, decode=decode) for cause in info.causes)
+    if depth < MAX_DEPTH:
+        error.causes = tuple(
+            error_from(cause, decode=decode, depth=depth + 1) for cause in info.causes
+        )
     error.retry = retry
     if decode is not None and len(info.data):
         try:
