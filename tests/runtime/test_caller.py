@@ -12,7 +12,6 @@ import trio.testing
 from tests.runtime.ends import Cut, Ends, open_ends, quiet, sweep
 from tests.runtime.peer import open_against
 from trio_streamrpc import (
-    CallCancelled,
     ConnectionLost,
     DeadlineExceeded,
     InternalError,
@@ -563,8 +562,7 @@ async def test_calls_hear_of_a_connection_that_is_closed_here(autojump_clock):
             ends.up.let_go()
             await trio.sleep(20)
             for raised in (written, on_its_way, not_written):
-                assert len(raised) == 1
-                assert isinstance(raised[0], ConnectionLost | CallCancelled | Unavailable)
+                assert [type(error) for error in raised] == [ConnectionLost]
         assert len(ends.up.sent("call")) == 2
 
 

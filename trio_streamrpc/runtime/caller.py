@@ -43,6 +43,9 @@ class _Pending:
         self.answer: Result | Error | RpcError | None = None
 
     def finish(self, answer: Result | Error | RpcError) -> None:
+        if self.answer is not None:
+            # Its caller has been told something already, and the final frame frees its place.
+            return
         self.answer = answer
         if self.task is not None:
             trio.lowlevel.reschedule(self.task)
@@ -247,6 +250,8 @@ class Caller:
         for receiver in self._receivers.values():
             # R6: its end answers this cancel, and is no end of the items for whoever takes them.
             receiver.failure = receiver.failure or gone
+        for pending in self._pending.values():
+            pending.finish(ConnectionLost(gone.message))
         for id in [*self._pending, *self._receivers]:
             if not self._endpoint.cancel(id, "abort"):
                 self._fail(id, ConnectionLost(gone.message))
