@@ -14,7 +14,8 @@ from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
-from trio_streamrpc.runtime.connection import Connection, run_connection
+from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.urls import scheme_of
 

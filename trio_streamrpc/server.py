@@ -14,8 +14,9 @@ from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
-from trio_streamrpc.runtime.connection import Connection, run_connection
+from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.urls import Scheme, scheme_of
 
 __all__ = ["Server", "serve"]

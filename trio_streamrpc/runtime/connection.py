@@ -1,4 +1,4 @@
-"""A connection: the nursery, the reader, the writer, keepalive, and the end.
+"""A connection: the reader, the writer, and the end.
 
 The reader demultiplexes frames and never waits for the application (R17); the writer is the only
 task that writes, and nothing cancels it in the middle of a message; both outlive a cancellation of
@@ -9,8 +9,7 @@ written.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +26,12 @@ from trio_streamrpc.errors import (
     RpcError,
 )
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.keepalive import keep_alive
 from trio_streamrpc.runtime.proxies import Face
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.transports.base import Transport
 
-__all__ = ["Connection", "run_connection"]
+__all__ = ["EMPTY", "Connection"]
 
 #: How long a connection that is cancelled, or that fails, may take to say a last word.
 LAST_WORD = 1.0
@@ -74,11 +73,13 @@ class Connection(Face):
         #: What the other side's hello brought along.
         self.metadata: Mapping[str, Any] = EMPTY
         self._lost: RpcError | None = None
-        self._greeted = trio.Event()
+        #: Set once both sides have said hello, or never will (R25).
+        self.greeted = trio.Event()
         self._closed = trio.Event()
         self._parked_writer: trio.lowlevel.Task | None = None
         self._parked_reader: trio.lowlevel.Task | None = None
-        self._writing_since: float | None = None
+        #: When the message began that is being written now, on Trio's clock.
+        self.writing_since: float | None = None
         self._flushed: trio.Event | None = None
         self._heard = trio.current_time()
         self._shutting = False
@@ -156,7 +157,7 @@ class Connection(Face):
         try:
             await self._shut_down()
         finally:
-            self._lose(_closed_here())
+            self.lose(_closed_here())
             await trio.aclose_forcefully(self.transport)
 
     # --- the tasks
@@ -165,13 +166,13 @@ class Connection(Face):
         """Start the connection's tasks."""
         self.nursery.start_soon(self._read, name="streamrpc reader")
         self.nursery.start_soon(self._write, name="streamrpc writer")
-        self.nursery.start_soon(self._keep_alive, name="streamrpc keepalive")
+        self.nursery.start_soon(keep_alive, self, name="streamrpc keepalive")
 
     async def wait_greeted(self) -> None:
         """Wait until both sides have said hello (R25)."""
         with trio.move_on_after(self.limits.handshake_timeout):
-            await self._greeted.wait()
-        if not self._greeted.is_set():
+            await self.greeted.wait()
+        if not self.greeted.is_set():
             late = RemoteProtocolError(
                 f"no hello within {self.limits.handshake_timeout} s", close_code=1008
             )
@@ -198,15 +199,15 @@ class Connection(Face):
                 endpoint.fail(error)
             self._fail(error)
         except ConnectionLost as error:
-            self._lose(error)
+            self.lose(error)
         except Exception as error:
             # A fault of this library, or of a transport: this connection's end, and no other's.
             LOGGER.exception("the connection with %s failed", self.remote)
-            self._lose(InternalError(f"the connection failed: {type(error).__name__}"))
+            self.lose(InternalError(f"the connection failed: {type(error).__name__}"))
         except BaseException:
             # The nursery was cancelled by what a handler could not handle (KeyboardInterrupt). The
             # other handlers are shielded: it is from here that they hear of it.
-            self._lose(_closed_here())
+            self.lose(_closed_here())
             raise
 
     async def _park_reader(self) -> None:
@@ -241,26 +242,26 @@ class Connection(Face):
                     continue
                 for id in endpoint.unblocked():
                     self.callee.on_room(id)
-                self._writing_since = trio.current_time()
+                self.writing_since = trio.current_time()
                 await transport.send(message)
-                self._writing_since = None
+                self.writing_since = None
                 if self._parked_reader is not None:
                     trio.lowlevel.reschedule(self._parked_reader)
                     self._parked_reader = None
         except ConnectionLost as error:
-            self._writing_since = None
+            self.writing_since = None
             # What had arrived by then is still to be read: it is the reader that finds the end.
             with trio.move_on_after(LAST_WORD):
                 await self._closed.wait()
-            self._lose(error)
+            self.lose(error)
         except Exception as error:
-            self._writing_since = None
+            self.writing_since = None
             LOGGER.exception("the connection with %s failed", self.remote)
-            self._lose(InternalError(f"the connection failed: {type(error).__name__}"))
+            self.lose(InternalError(f"the connection failed: {type(error).__name__}"))
 
     async def flush(self) -> None:
         """Wait until all that waits to be written is with the transport."""
-        if self._lost is None and (self.endpoint.outbox or self._writing_since is not None):
+        if self._lost is None and (self.endpoint.outbox or self.writing_since is not None):
             self.wake_writer()
             await self._next_flush()
 
@@ -269,33 +270,9 @@ class Connection(Face):
             self._flushed = trio.Event()
         await self._flushed.wait()
 
-    async def _keep_alive(self) -> None:
-        """Ask a silent side whether it is there, and give up one that is not (R24)."""
-        interval, patience = self.limits.ping_interval, self.limits.ping_timeout
-        await self._greeted.wait()  # R25: nothing is said before hello
-        asked: float | None = None
-        while True:
-            now, heard, writing = trio.current_time(), self._last_heard(), self._writing_since
-            if asked is not None and heard >= asked:
-                asked = None
-            if asked is None and now >= heard + interval:
-                asked = now
-                self.endpoint.ping(self.endpoint.codec.null)
-                self.wake_writer()
-            # Compared with the sums that are slept until, or rounding would make this spin.
-            if writing is not None and now >= writing + patience:
-                self._lose(ConnectionLost(f"a message could not be written in {patience} s"))
-                return
-            if asked is not None and now >= asked + patience:
-                self._lose(ConnectionLost(f"nothing was heard for {now - heard:.0f} s"))
-                return
-            due = heard + interval if asked is None else asked + patience
-            if writing is not None:
-                due = min(due, writing + patience)
-            # What begins while this sleeps is not due before either of the two.
-            await trio.sleep_until(min(due, now + interval, now + patience))
-
-    def _last_heard(self) -> float:
+    @property
+    def last_heard(self) -> float:
+        """When something last came in, on Trio's clock."""
         return max(self._heard, self.transport.last_heard)
 
     # --- events of the connection itself
@@ -310,7 +287,7 @@ class Connection(Face):
         events: list[Event] = []
         if self.endpoint.side == "accepting":
             events = self.endpoint.accept()
-        self._greeted.set()
+        self.greeted.set()
         for event in events:
             self._handlers[event.kind](event)
 
@@ -325,7 +302,7 @@ class Connection(Face):
             kind = ERRORS_BY_CODE[Code.UNKNOWN]
         if kind is RemoteProtocolError:
             kind = LocalProtocolError
-        self._lose(kind(f"the other side closed the connection: {frame.message[:200]}"))
+        self.lose(kind(f"the other side closed the connection: {frame.message[:200]}"))
 
     # --- the end
 
@@ -338,7 +315,7 @@ class Connection(Face):
         self._last_word = trio.Event()
         self.nursery.start_soon(self._say_last_word, self._last_word)
 
-    def _lose(self, error: RpcError) -> None:
+    def lose(self, error: RpcError) -> None:
         """The transport is of no use any more."""
         if self._parting:
             # What its end looks like from in here says nothing: it was closed in order.
@@ -353,7 +330,7 @@ class Connection(Face):
         self._lost = error
         self.caller.lose(self._lost_error)
         self.callee.ask_all()
-        self._greeted.set()
+        self.greeted.set()
         self._closed.set()
         if self._flushed is not None:
             self._flushed.set()
@@ -364,7 +341,7 @@ class Connection(Face):
         try:
             with trio.move_on_after(LAST_WORD):
                 self.wake_writer()
-                while self.endpoint.outbox or self._writing_since is not None:
+                while self.endpoint.outbox or self.writing_since is not None:
                     await self._next_flush()
                 await self.transport.aclose()
             await trio.aclose_forcefully(self.transport)
@@ -421,60 +398,13 @@ class Connection(Face):
         if self._last_word is not None:
             await self._last_word.wait()
         # The transport goes before the nursery waits for what still runs.
-        self._lose(_closed_here())
+        self.lose(_closed_here())
         await trio.aclose_forcefully(self.transport)
         self.callee.report_leftovers()
 
 
-@asynccontextmanager
-async def run_connection(
-    transport: Transport,
-    side: Side,
-    *,
-    table: MethodTable | None,
-    payloads: Payloads,
-    limits: Limits,
-    metadata: Mapping[str, Any] = EMPTY,
-    mask_errors: bool = False,
-) -> AsyncIterator[Connection]:
-    """Run a connection over a transport for as long as the block lasts.
-
-    Its block begins when both sides have said hello.
-    """
-    async with open_background_nursery() as nursery:
-        try:
-            connection = Connection(
-                transport,
-                side,
-                nursery,
-                table=table,
-                payloads=payloads,
-                limits=limits,
-                metadata=metadata,
-                mask_errors=mask_errors,
-            )
-        except BaseException:
-            # The other side shall not wait for a hello that will not come.
-            await _close_by_force(transport)
-            raise
-        connection.start()
-        try:
-            await connection.wait_greeted()
-            yield connection
-        except BaseException as error:
-            await connection.finish(error)
-            raise
-        else:
-            await connection.finish(None)
-
-
 def _closed_here() -> ConnectionLost:
     return ConnectionLost("the connection was closed here")
-
-
-async def _close_by_force(transport: Transport) -> None:
-    with trio.CancelScope(shield=True):
-        await trio.aclose_forcefully(transport)
 
 
 def _in_a_hurry(error: BaseException | None) -> bool:

@@ -1,0 +1,68 @@
+"""The block that owns a connection, and the nursery that its tasks live in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.runtime.connection import EMPTY, Connection
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import MethodTable
+    from trio_streamrpc.contract.payloads import Payloads
+    from trio_streamrpc.limits import Limits
+    from trio_streamrpc.protocol.endpoint import Side
+    from trio_streamrpc.transports.base import Transport
+
+__all__ = ["run_connection"]
+
+
+@asynccontextmanager
+async def run_connection(
+    transport: Transport,
+    side: Side,
+    *,
+    table: MethodTable | None,
+    payloads: Payloads,
+    limits: Limits,
+    metadata: Mapping[str, Any] = EMPTY,
+    mask_errors: bool = False,
+) -> AsyncIterator[Connection]:
+    """Run a connection over a transport for as long as the block lasts.
+
+    Its block begins when both sides have said hello.
+    """
+    async with open_background_nursery() as nursery:
+        try:
+            connection = Connection(
+                transport,
+                side,
+                nursery,
+                table=table,
+                payloads=payloads,
+                limits=limits,
+                metadata=metadata,
+                mask_errors=mask_errors,
+            )
+        except BaseException:
+            # The other side shall not wait for a hello that will not come.
+            await _close_by_force(transport)
+            raise
+        connection.start()
+        try:
+            await connection.wait_greeted()
+            yield connection
+        except BaseException as error:
+            await connection.finish(error)
+            raise
+        else:
+            await connection.finish(None)
+
+
+async def _close_by_force(transport: Transport) -> None:
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(transport)
