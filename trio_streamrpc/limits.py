@@ -36,7 +36,8 @@ class Limits:
     """
 
     window: Window = field(default_factory=Window)
-    """A stream's first window, where the caller names none (R18)."""
+    """A stream's first window, where the caller names none (R18): it grows when the link needs
+    it (R15)."""
 
     max_window: Window = field(default_factory=lambda: Window(4096, 8 * 1024 * 1024))
     """How far a stream's window may grow, or be asked for: the bound of one stream's memory."""

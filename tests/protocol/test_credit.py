@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trio_streamrpc.limits import MAX_INTEGER, Window
-from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit, ViolationBudget
+from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit, ViolationBudget
 
 # --- the producer's half
 
@@ -225,6 +226,84 @@ def test_both_halves_agree(window: Window, sizes: list[int], random: object) -> 
         travelling = sum(len(chunk) for chunk in chunks) + sum(items for items, _ in grants)
         assert credit.items + travelling == consumer.credit_items
     assert consumer.received_items == len(sizes)
+
+
+# --- windows that grow
+
+
+def one_round(
+    window: ReceiveWindow, *, sent: float, heard: float, round_trip: float | None, left: int = 0
+) -> tuple[int, int] | None:
+    """Fill the window, take all but some of it, grant at one time, and hear more at another."""
+    count = window.credit_items
+    assert window.receive([1] * count, count) is None
+    assert window.grow(count, sent, round_trip) is None
+    for _ in range(count - left):
+        due = window.take(1, 1)
+        if due is not None:
+            window.granted(*due, sent)
+    assert window.receive([1], 1) is None
+    return window.grow(1, heard, round_trip)
+
+
+def growing(limit: Window | None = None) -> ReceiveWindow:
+    return ReceiveWindow(Window(8, 1000), Growth(limit or Window(64, 8000)))
+
+
+def test_a_window_doubles_while_both_ends_wait_for_the_link() -> None:
+    """R15: the producer had stood still for the grant, and the consumer had nothing left."""
+    window = growing()
+    assert one_round(window, sent=1.0, heard=1.1, round_trip=0.1) == (8, 1000)
+    assert window.window == Window(16, 2000)
+    # What is granted more is credit like any other.
+    assert window.credit_items == 16 - 1
+
+
+def test_a_window_stops_at_its_limit() -> None:
+    window = growing(Window(12, 1000))
+    assert one_round(window, sent=1.0, heard=1.1, round_trip=0.1) == (4, 0)
+    window.take(1, 1)
+    assert one_round(window, sent=2.0, heard=2.1, round_trip=0.1) is None
+    assert window.window == Window(12, 1000)
+
+
+@pytest.mark.parametrize(
+    "round_of",
+    [
+        pytest.param({"heard": 1.21, "round_trip": 0.1}, id="slow producer"),
+        pytest.param({"heard": 1.1, "round_trip": 0.1, "left": 1}, id="slow consumer"),
+        pytest.param({"heard": 1.1, "round_trip": None}, id="nothing measured"),
+    ],
+)
+def test_a_window_that_is_large_enough_stays(round_of: dict[str, Any]) -> None:
+    window = growing()
+    assert one_round(window, sent=1.0, **round_of) is None
+    assert window.window == Window(8, 1000)
+
+
+def test_a_fixed_window_stays() -> None:
+    window = ReceiveWindow(Window(8, 1000))
+    assert one_round(window, sent=1.0, heard=1.0, round_trip=1.0) is None
+    assert window.window == Window(8, 1000)
+
+
+def test_a_window_grows_for_want_of_bytes() -> None:
+    window = ReceiveWindow(Window(100, 10), Growth(Window(1000, 100)))
+    assert window.receive([5, 5], 10) is None
+    assert window.grow(2, 1.0, 0.1) is None
+    due = window.take(2, 10)
+    assert due == (2, 10)
+    window.granted(*due, 1.0)
+    assert window.receive([5], 5) is None
+    assert window.grow(1, 1.1, 0.1) == (100, 10)
+
+
+def test_one_grant_is_watched_at_a_time() -> None:
+    """The later of two grants does not start the clock again."""
+    growth = Growth(Window())
+    growth.granted(8, 1000, 1.0)
+    growth.granted(12, 1500, 5.0)
+    assert not growth.is_due(9, 0, starved=True, now=5.1, round_trip=0.1)
 
 
 # --- violations

@@ -21,6 +21,7 @@ from trio_streamrpc.errors import (
 )
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.protocol.credit import Growth
 from trio_streamrpc.protocol.endpoint import Endpoint, Side
 from trio_streamrpc.protocol.frames import (
     JSON,
@@ -647,6 +648,52 @@ def test_a_ping(encoding: Encoding) -> None:
     [pong] = deliver(theirs, ours)
     assert isinstance(pong, JSON.pong if encoding == "json" else JSON.pong.__base__)  # type: ignore[arg-type]
     assert bytes(pong.token) == token  # type: ignore[union-attr]
+
+
+@BOTH
+def test_the_round_trip_is_measured(encoding: Encoding) -> None:
+    """R15: the shortest counts at once, a longer one by and by, and keepalive's pings do not."""
+    talk = Talk("connecting", encoding)
+
+    def measures(sent: float, heard: float) -> None:
+        talk.endpoint.measure(sent)
+        talk.endpoint.measure(sent + 1)  # one at a time
+        [ping] = talk.says()
+        talk.hears({"type": "pong", "token": ping["token"]}, now=heard)
+
+    assert talk.endpoint.round_trip is None
+    talk.hears({"type": "pong", "token": None}, now=5.0)
+    talk.endpoint.ping(talk.endpoint.codec.null)
+    talk.says()
+    talk.hears({"type": "pong", "token": None}, now=6.0)
+    assert talk.endpoint.round_trip is None
+    measures(10.0, 10.5)
+    assert talk.endpoint.round_trip == 0.5
+    measures(20.0, 20.25)
+    assert talk.endpoint.round_trip == 0.25
+    measures(30.0, 31.25)
+    assert talk.endpoint.round_trip == 0.375
+
+
+@BOTH
+def test_a_window_grows(encoding: Encoding) -> None:
+    """R15: more is granted than was taken, once both ends have waited for the link."""
+    talk = Talk("connecting", encoding)
+    talk.endpoint.measure(0.0)
+    talk.says()
+    talk.hears({"type": "pong", "token": 1}, now=0.1)
+    exchange = talk.calls(window=Window(4, 1000), growth=Growth(Window(6, 4000)))
+    window = exchange.window
+    assert window is not None
+    talk.hears({"type": "chunk", "id": 1, "items": [1, 2, 3, 4], "size": 4}, now=1.0)
+    assert window.take(1, 1) is None
+    due = window.take(3, 3)
+    assert due == (4, 4)
+    talk.endpoint.grant(1, *due, 1.0)
+    assert talk.says() == [{"type": "grant", "id": 1, "items": 4, "bytes": 4}]
+    talk.hears({"type": "chunk", "id": 1, "items": [5], "size": 1}, now=1.1)
+    assert talk.says() == [{"type": "grant", "id": 1, "items": 2, "bytes": 1000}]
+    assert window.window == Window(6, 2000)
 
 
 @BOTH

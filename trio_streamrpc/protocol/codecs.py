@@ -41,8 +41,9 @@ class Codec(ABC):
     encoding: Encoding
     #: The frame classes of this encoding.
     family: Family
-    #: A payload that is null.
+    #: A payload that is null, and one that is not: what a ping carries whose pong is looked for.
     null: Raw
+    mark: Raw
 
     def __init__(self, *, max_bytes: int, max_frames: int) -> None:
         self.max_bytes = max_bytes
@@ -71,6 +72,7 @@ class MsgpackCodec(Codec):
     encoding: Encoding = "msgpack"
     family = frames.MSGPACK
     null = Raw(b"\xc0")
+    mark = Raw(b"\x01")
 
     def __init__(self, *, max_bytes: int, max_frames: int) -> None:
         super().__init__(max_bytes=max_bytes, max_frames=max_frames)
@@ -103,6 +105,7 @@ class JsonCodec(Codec):
     encoding: Encoding = "json"
     family = frames.JSON
     null = Raw(b"null")
+    mark = Raw(b"1")
 
     def __init__(self, *, max_bytes: int, max_frames: int) -> None:
         super().__init__(max_bytes=max_bytes, max_frames=max_frames)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from trio_streamrpc.limits import MAX_INTEGER, Window
 
-__all__ = ["ReceiveWindow", "SendCredit", "ViolationBudget"]
+__all__ = ["Growth", "ReceiveWindow", "SendCredit", "ViolationBudget"]
 
 
 class SendCredit:
@@ -44,14 +44,56 @@ class SendCredit:
         return True
 
 
+class Growth:
+    """When a window is too small for its link, and not its producer or its consumer too slow.
+
+    One grant at a time is watched. Its first item cannot come sooner than a round trip after it
+    was sent, and comes no later if the producer had been standing still for want of it. If it
+    comes that soon, to a consumer that had taken all there was, both ends wait for the link, and
+    the window doubles (R15). A slow producer takes longer than the round trip to get that far; a
+    slow consumer still has something to take.
+    """
+
+    __slots__ = ("_boundary", "_since", "limit")
+
+    #: How many round trips are still one, and how many seconds are none: tasks take their turns.
+    ROUND_TRIPS = 2.0
+    SLACK = 0.001
+
+    def __init__(self, limit: Window) -> None:
+        self.limit = limit
+        self._boundary: tuple[int, int] | None = None
+        self._since = 0.0
+
+    def granted(self, items: int, bytes: int, now: float) -> None:
+        """A grant goes out, over these totals of all that was granted before it."""
+        if self._boundary is None:
+            self._boundary, self._since = (items, bytes), now
+
+    def is_due(
+        self, items: int, bytes: int, *, starved: bool, now: float, round_trip: float | None
+    ) -> bool:
+        """Whether the window is to grow, now that so much has come in all."""
+        if self._boundary is None or (items <= self._boundary[0] and bytes <= self._boundary[1]):
+            return False
+        self._boundary = None
+        if not starved or round_trip is None:
+            return False
+        return now - self._since <= self.ROUND_TRIPS * round_trip + self.SLACK
+
+
 class ReceiveWindow:
-    """What the consumer of a stream has granted, has buffered, and owes as the next grant."""
+    """What the consumer of a stream has granted, has buffered, and owes as the next grant.
+
+    With a ``growth`` the window is where it starts; without one it stays as it is.
+    """
 
     __slots__ = (
         "buffered_bytes",
         "buffered_items",
         "credit_bytes",
         "credit_items",
+        "growth",
         "peak_bytes",
         "peak_items",
         "received_bytes",
@@ -61,8 +103,9 @@ class ReceiveWindow:
         "window",
     )
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, growth: Growth | None = None) -> None:
         self.window = window
+        self.growth = growth
         #: Granted and not yet used by the producer; the bytes may be below 0 by one item (R14).
         self.credit_items = window.items
         self.credit_bytes = window.bytes
@@ -119,6 +162,32 @@ class ReceiveWindow:
         self.credit_bytes += self.taken_bytes
         self.taken_items = self.taken_bytes = 0
         return due
+
+    def granted(self, items: int, bytes: int, now: float) -> None:
+        """The grant that was due goes out at that time, in seconds of any clock."""
+        if self.growth is not None:
+            self.growth.granted(
+                self.received_items + self.credit_items - items,
+                self.received_bytes + self.credit_bytes - bytes,
+                now,
+            )
+
+    def grow(self, count: int, now: float, round_trip: float | None) -> tuple[int, int] | None:
+        """A chunk of so many items was received: the grant that enlarges the window, or None."""
+        if self.growth is None or not self.growth.is_due(
+            self.received_items,
+            self.received_bytes,
+            starved=self.buffered_items == count,
+            now=now,
+            round_trip=round_trip,
+        ):
+            return None
+        old, limit = self.window, self.growth.limit
+        self.window = Window(min(old.items * 2, limit.items), min(old.bytes * 2, limit.bytes))
+        more = (self.window.items - old.items, self.window.bytes - old.bytes)
+        self.credit_items += more[0]
+        self.credit_bytes += more[1]
+        return more if more != (0, 0) else None
 
 
 class ViolationBudget:

@@ -25,7 +25,7 @@ from trio_streamrpc.errors import (
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol import inbound
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
-from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit, ViolationBudget
+from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit, ViolationBudget
 from trio_streamrpc.protocol.frames import (
     VERSION,
     Announced,
@@ -36,6 +36,7 @@ from trio_streamrpc.protocol.frames import (
     Hello,
     Kind,
     Overflow,
+    Pong,
     Result,
     WindowInfo,
 )
@@ -119,6 +120,9 @@ class Endpoint:
         #: Set by a connection error of either side: nothing is received or said any more.
         self.failed = False
         self.now = 0.0
+        #: How long a ping takes to come back, in seconds; None until one has.
+        self.round_trip: float | None = None
+        self._measuring_since: float | None = None
         self._metadata = metadata
         self._accepted = side == "connecting"
         self._held: list[Frame] = []
@@ -233,10 +237,13 @@ class Endpoint:
         kwargs: bytes | None = None,
         *,
         window: Window | None = None,
+        growth: Growth | None = None,
         timeout: float | None = None,
         metadata: bytes | None = None,
     ) -> Exchange:
         """Open a call: unary, or with a window for its response stream (R18).
+
+        The window grows if there is a ``growth``, and stays as it is if not.
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
         :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
@@ -262,7 +269,7 @@ class Endpoint:
         else:
             frame.window = WindowInfo(window.items, window.bytes)
             exchange = Exchange(self._next_id, STATES["CONSUMING"])
-            exchange.window = ReceiveWindow(window)
+            exchange.window = ReceiveWindow(window, growth)
         self._check_size("the arguments", size)
         self._next_id += 2
         self.exchanges[exchange.id] = exchange
@@ -353,16 +360,38 @@ class Endpoint:
         self.outbox.add_control(self.family.cancel(id, mode, error), size)
         return True
 
-    def grant(self, id: int, items: int, bytes: int) -> None:
+    def grant(self, id: int, items: int, bytes: int, now: float = 0.0) -> None:
         """Give credit to the producer of a stream that this side consumes (R15).
 
-        An id that is closed already, or being left, is left alone.
+        ``now`` is the time, on the clock that :meth:`receive` is told. An id that is closed
+        already, or being left, is left alone.
         """
         exchange = self.exchanges.get(id)
         if exchange is None or exchange.state in TOO_LATE_FOR_GRANTS:
             return
-        self._sending(id, Kind.GRANT)
+        window = self._sending(id, Kind.GRANT).window
+        assert window is not None
+        window.granted(items, bytes, now)
         self.outbox.add_grant(id, items, bytes)
+
+    def measure(self, now: float) -> None:
+        """Find out how long a round trip takes, for windows that grow, unless that is under way."""
+        if self._measuring_since is None:
+            self._measuring_since = now
+            self.ping(self.codec.mark)
+
+    def measured(self, pong: Pong) -> None:
+        """A ping has come back."""
+        if self._measuring_since is None or bytes(pong.token) != bytes(self.codec.mark):
+            return
+        taken = self.now - self._measuring_since
+        self._measuring_since = None
+        # The shortest is nearest to the truth: whatever else happens only adds to it. A link that
+        # has become slower is believed by and by.
+        if self.round_trip is None or taken <= self.round_trip:
+            self.round_trip = taken
+        else:
+            self.round_trip += (taken - self.round_trip) / 8
 
     def ping(self, token: Raw) -> None:
         """Ask whether the other side is there (R24)."""

@@ -155,6 +155,9 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
         if not frame.items:
             endpoint.violation("an empty chunk")
         return None
+    more = window.grow(len(frame.items), endpoint.now, endpoint.round_trip)
+    if more is not None:
+        endpoint.outbox.add_grant(frame.id, *more)
     return frame
 
 
@@ -232,6 +235,7 @@ def receive_ping(endpoint: Endpoint, frame: Ping) -> Event | None:
 
 
 def receive_pong(endpoint: Endpoint, frame: Pong) -> Event | None:
+    endpoint.measured(frame)
     return frame
 
 

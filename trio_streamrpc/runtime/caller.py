@@ -17,6 +17,7 @@ from trio_streamrpc.errors import (
     Unavailable,
 )
 from trio_streamrpc.limits import Window
+from trio_streamrpc.protocol.credit import Growth
 from trio_streamrpc.protocol.endpoint import Exchange
 from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Overflow, Result
 from trio_streamrpc.runtime.calls import CURRENT_CALL
@@ -142,13 +143,20 @@ class Caller:
     ) -> RemoteStream[Any]:
         """A stream that starts when it is entered, or when its first item is asked for."""
         encoded = codec.encode_arguments(args, kwargs)
-        size = window or self._connection.limits.window
+        limits = self._connection.limits
+        # A window that somebody chose stays as it is; another grows when the link needs it (R15).
+        first = window or limits.window
+        growth = Growth(limits.max_window) if window is None else None
 
         async def start() -> Receiver:
             await self._admit()
-            exchange = self._open(name, encoded, window=size)
+            exchange = self._open(name, encoded, window=first, growth=growth)
             assert exchange.window is not None
-            receiver = Receiver(exchange.id, exchange.window, size.items)
+            # R17: a place for every item, for the largest window that this one may grow to.
+            largest = limits.max_window if growth is not None else first
+            receiver = Receiver(exchange.id, exchange.window, largest.items)
+            if growth is not None:
+                self._endpoint.measure(trio.current_time())
             self._receivers[exchange.id] = receiver
             self._connection.wake_writer()
             return receiver
@@ -159,7 +167,7 @@ class Caller:
         return RemoteStream(self, start, codec.decode_result, rebuild, name)
 
     def grant(self, id: int, items: int, bytes: int) -> None:
-        self._endpoint.grant(id, items, bytes)
+        self._endpoint.grant(id, items, bytes, trio.current_time())
         self._connection.wake_writer()
 
     def leave(self, receiver: Receiver, reason: BaseException | None) -> None:
@@ -301,10 +309,13 @@ class Caller:
         encoded: tuple[bytes, bytes | None],
         *,
         window: Window | None = None,
+        growth: Growth | None = None,
         timeout: float | None = None,
     ) -> Exchange:
         try:
-            return self._endpoint.call(name, *encoded, window=window, timeout=timeout)
+            return self._endpoint.call(
+                name, *encoded, window=window, growth=growth, timeout=timeout
+            )
         except BaseException:
             # Nothing was said: it is too long, or has a name that is no text, or it is too late.
             self._places.release()

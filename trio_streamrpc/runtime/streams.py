@@ -19,6 +19,7 @@ import trio
 from msgspec import Raw
 
 from trio_streamrpc.errors import CleanupTimeout, ConnectionLost, RpcError
+from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.credit import ReceiveWindow
 from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo
 from trio_streamrpc.runtime.failures import error_from
@@ -45,6 +46,8 @@ class StreamStatistics:
     bytes_granted: int = 0
     peak_items_buffered: int = 0
     peak_bytes_buffered: int = 0
+    #: Its window now: one that nobody has fixed grows when the link needs it. None before the call.
+    window: Window | None = None
 
 
 class Stream(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
@@ -360,6 +363,7 @@ class RemoteStream(Stream[T_co]):
             bytes_granted=window.credit_bytes,
             peak_items_buffered=window.peak_items,
             peak_bytes_buffered=window.peak_bytes,
+            window=window.window,
         )
 
 

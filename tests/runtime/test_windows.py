@@ -1,0 +1,165 @@
+"""R15: windows that grow as far as their link needs it, over a simulated link."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from trio_streamrpc import (
+    Connection,
+    ConnectionLost,
+    Limits,
+    Stream,
+    Transport,
+    Window,
+    open_connection,
+    rpc,
+)
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.transports.memory import open_memory_transports
+
+DELAY = 0.05
+UNLIMITED = Window(1_000_000, 1 << 40)
+
+
+class Link(Transport):
+    """Each message arrives some time after it was sent, however many are on their way."""
+
+    def __init__(self, inner: Transport, nursery: trio.Nursery) -> None:
+        self._inner = inner
+        self.encoding = inner.encoding
+        self._sender, self._waiting = trio.open_memory_channel[tuple[float, bytes | str]](10_000)
+        nursery.start_soon(self._deliver)
+
+    async def _deliver(self) -> None:
+        try:
+            async for due, message in self._waiting:
+                await trio.sleep_until(due)
+                await self._inner.send(message)
+        except ConnectionLost:
+            pass
+
+    async def send(self, message: bytes | str) -> None:
+        await self._sender.send((trio.current_time() + DELAY, message))
+
+    async def receive(self) -> bytes | str:
+        return await self._inner.receive()
+
+    async def aclose(self) -> None:
+        self._sender.close()
+        await self._inner.aclose()
+
+
+class Source:
+    @rpc
+    async def numbers(self, count: int, pause: float, size: int = 0) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            if pause:
+                await trio.sleep(pause)
+            yield bytes(size)
+
+    @rpc(window=Window(8))
+    async def fixed(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+
+
+@asynccontextmanager
+async def over_a_link(limits: Limits | None = None) -> AsyncIterator[Connection]:
+    async with open_background_nursery() as nursery:
+        near, far = open_memory_transports(capacity=1000)
+
+        async def serve() -> None:
+            async with open_connection(
+                Link(far, nursery), "accepting", serving=Source()
+            ) as connection:
+                await connection.wait_closed()
+
+        nursery.start_soon(serve)
+        async with open_connection(Link(near, nursery), limits=limits) as connection:
+            yield connection
+
+
+def window_of(stream: Stream[Any]) -> Window | None:
+    return stream.statistics().window
+
+
+async def rate(
+    connection: Connection, count: int, pause: float, size: int, window: Window | None
+) -> tuple[float, Window | None]:
+    """Items per second of a stream, after it has had time to find its window."""
+    async with connection.stream("numbers", count, pause, size, window=window) as stream:
+        for _ in range(count // 2):
+            await stream.receive()
+        begin = trio.current_time()
+        async for _ in stream:
+            pass
+        return (count - count // 2) / (trio.current_time() - begin), window_of(stream)
+
+
+@pytest.mark.parametrize(("pause", "size"), [(0.001, 0), (0.0002, 0), (0.001, 8_000)])
+async def test_a_stream_fills_its_link(pause: float, size: int, autojump_clock: object) -> None:
+    """By items and by bytes: most of what an unlimited window would reach."""
+    async with over_a_link() as connection:
+        unlimited, _ = await rate(connection, 3000, pause, size, UNLIMITED)
+        grown, window = await rate(connection, 3000, pause, size, None)
+        fixed, kept = await rate(connection, 3000, pause, size, Window())
+    assert grown >= 0.8 * unlimited
+    assert fixed < 0.7 * unlimited
+    assert kept == Window()
+    limit = Limits().max_window
+    assert window is not None
+    assert window.items <= limit.items
+    assert window.bytes <= limit.bytes
+
+
+async def test_a_window_never_exceeds_its_limit(autojump_clock: object) -> None:
+    limits = Limits(max_window=Window(100, 300_000))
+    async with over_a_link(limits) as connection:
+        _, window = await rate(connection, 4000, 0.0002, 0, None)
+    assert window == Window(100, 300_000)
+
+
+async def test_a_slow_producer_needs_no_larger_window(autojump_clock: object) -> None:
+    async with over_a_link() as connection:
+        _, window = await rate(connection, 1000, 0.01, 0, None)
+    assert window == Limits().window
+
+
+async def test_a_slow_consumer_gets_no_larger_window(autojump_clock: object) -> None:
+    """R14: it would only have more lying about."""
+    async with over_a_link() as connection:
+        async with connection.stream("numbers", 10_000, 0) as stream:
+            for _ in range(300):
+                await stream.receive()
+                await trio.sleep(0.02)
+            assert window_of(stream) == Limits().window
+            assert stream.statistics().peak_items_buffered <= 64
+
+
+async def test_a_window_of_the_contract_stays(autojump_clock: object) -> None:
+    async with over_a_link() as connection:
+        async with connection.proxy(Source).fixed(1000) as stream:
+            assert len([item async for item in stream]) == 1000
+            assert window_of(stream) == Window(8)
+
+
+async def test_growing_windows_of_many_streams(autojump_clock: object) -> None:
+    """Each finds its own, and nothing is lost on the way."""
+    taken: list[int] = []
+
+    async def take(connection: Connection) -> None:
+        async with connection.stream("numbers", 3000, 0.001) as stream:
+            taken.append(len([item async for item in stream]))
+
+    async with over_a_link() as connection:
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(take, connection)
+        await wait_all_tasks_blocked()
+    assert taken == [3000] * 5
