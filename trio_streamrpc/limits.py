@@ -40,7 +40,8 @@ class Limits:
     it (R15)."""
 
     max_window: Window = field(default_factory=lambda: Window(4096, 8 * 1024 * 1024))
-    """How far a stream's window may grow, or be asked for: the bound of one stream's memory."""
+    """How far a window grows by itself (R15): the bound of one stream's memory, unless a larger
+    ``Window`` is named."""
 
     max_calls: int = 100
     """Calls that the other side may have running here at once; its callers wait for a place
