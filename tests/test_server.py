@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +14,16 @@ from trio.testing import MockClock, memory_stream_pair
 from tests.end_to_end.network import until
 from tests.service import Service
 from tests.transports.rawsocket import RawSocket
-from trio_streamrpc import Limits, RemoteError, RpcError, connect, rpc, serve
+from trio_streamrpc import (
+    ConnectionLost,
+    Limits,
+    RemoteError,
+    RpcError,
+    Unavailable,
+    connect,
+    rpc,
+    serve,
+)
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.server import Server
@@ -205,3 +216,126 @@ async def test_a_fault_of_ours_ends_one_connection(
         nursery.start_soon(server.handle, ours)
         await RawSocket(theirs).shake_hands()
     assert caplog.messages == ["a connection failed"]
+
+
+class Work:
+    """What takes until it is told to end."""
+
+    def __init__(self) -> None:
+        self.started = trio.Event()
+        self.finish = trio.Event()
+        self.finished = 0
+
+    @rpc
+    async def job(self) -> str:
+        self.started.set()
+        await self.finish.wait()
+        self.finished += 1
+        return "done"
+
+    @rpc
+    async def numbers(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+        self.finished += 1
+
+    @rpc
+    async def now(self) -> str:
+        return "now"
+
+
+async def test_a_drain_between_calls() -> None:
+    """R27: nobody is cut, nobody new is taken, and serve() returns."""
+    returned = trio.Event()
+
+    async def serving(task_status: Any) -> None:
+        await serve(Work(), "ws://127.0.0.1:0", task_status=task_status)
+        returned.set()
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serving)
+        async with connect(server.url) as connection:
+            assert await connection.call("now") == "now"
+            await server.drain()
+            assert server.connections == frozenset()
+            with pytest.raises((Unavailable, ConnectionLost)):
+                await connection.call("now")
+        with trio.fail_after(5):
+            await returned.wait()
+        with pytest.raises(Unavailable, match="cannot connect"):
+            async with connect(server.url):
+                pass
+
+
+async def test_a_drain_in_the_middle_of_a_call_and_a_stream() -> None:
+    """R27: what runs goes on to its end; what is new may be sent elsewhere."""
+    work = Work()
+    answers: list[str] = []
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, work, "ws://127.0.0.1:0")
+        async with connect(server.url) as connection:
+
+            async def call() -> None:
+                answers.append(await connection.call("job"))
+
+            async with trio.open_nursery() as calls:
+                calls.start_soon(call)
+                await work.started.wait()
+                async with connection.stream("numbers", 1000) as stream:
+                    taken = [await stream.receive() for _ in range(10)]
+                    calls.start_soon(server.drain)
+                    await until(lambda: connection.endpoint.peer_drains)
+                    with pytest.raises(Unavailable) as refused:
+                        await connection.call("now")
+                    assert refused.value.retry
+                    taken += [item async for item in stream]
+                assert taken == list(range(1000))
+                work.finish.set()
+    assert answers == ["done"]
+    assert work.finished == 2
+
+
+async def test_a_drain_that_is_bounded() -> None:
+    """Given up and cancelled: the handlers are asked to stop, as without a drain."""
+    work = Work()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, work, "ws://127.0.0.1:0")
+        async with connect(server.url) as connection:
+            async with trio.open_nursery() as calls:
+
+                async def call() -> None:
+                    with pytest.raises((Unavailable, ConnectionLost)):
+                        await connection.call("job")
+
+                calls.start_soon(call)
+                await work.started.wait()
+                with trio.move_on_after(0.05) as patience:
+                    await server.drain()
+                assert patience.cancelled_caught
+                nursery.cancel_scope.cancel()
+    assert work.finished == 0
+
+
+async def test_a_client_that_arrives_during_a_drain() -> None:
+    """It was accepted before, and greets after: it is let go, and nothing is run for it."""
+    work = Work()
+    # The raw client does not answer the goodbye.
+    serving = partial(serve, limits=Limits(close_timeout=0.1))
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serving, work, "ws://127.0.0.1:0")
+        async with connect(server.url) as connection:
+            async with trio.open_nursery() as calls:
+                calls.start_soon(connection.call, "job")
+                await work.started.wait()
+                host, port = server.url.removeprefix("ws://").split(":")
+                stream = await trio.open_tcp_stream(host, int(port))
+                raw = RawSocket(stream)
+                await raw.shake_hands()
+                calls.start_soon(server.drain)
+                await until(lambda: connection.endpoint.peer_drains)
+                await raw.says({"type": "hello", "version": 1})
+                assert (await raw.hears("hello"))["version"] == 1
+                await raw.hear_the_end()
+                await stream.aclose()
+                work.finish.set()
+    assert work.finished == 1

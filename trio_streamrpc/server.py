@@ -45,6 +45,10 @@ class Server:
         self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
         self._mask_errors = mask_errors
         self._connections: set[Connection] = set()
+        #: Around the accept loop: cancelled by a drain.
+        self._accepting = trio.CancelScope()
+        self._draining = False
+        self._drained = trio.Event()
         #: What is nobody's failure here, a KeyboardInterrupt for instance.
         self.interrupt: BaseException | None = None
 
@@ -55,6 +59,38 @@ class Server:
     def connections(self) -> frozenset[Connection]:
         """The connections that are open now."""
         return frozenset(self._connections)
+
+    async def drain(self) -> None:
+        """Stop serving once what runs has finished; ``serve`` returns then (R27).
+
+        Nobody new is accepted, and new calls are refused with :exc:`Unavailable`, which says that
+        they were not run and are safe to send elsewhere (``retry``). Calls and streams that run
+        go on to their end, however long they take: put a ``trio.move_on_after`` around this, and
+        cancel ``serve`` after it, to bound that.
+        """
+        self._draining = True
+        self._accepting.cancel()
+        async with trio.open_nursery() as nursery:
+            for connection in self._connections:
+                nursery.start_soon(_retire, connection)
+        self._drained.set()
+        await trio.lowlevel.checkpoint()
+
+    async def wait_drained(self) -> None:
+        """Wait until a :meth:`drain` has come to its end."""
+        await self._drained.wait()
+
+    async def accept(
+        self,
+        listeners: list[trio.abc.Listener[trio.abc.Stream]],
+        connections: trio.Nursery,
+        task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept clients until a drain, and serve each in a task of that nursery."""
+        with self._accepting:
+            await trio.serve_listeners(
+                self.handle, listeners, handler_nursery=connections, task_status=task_status
+            )
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one client. What goes wrong with it ends this connection, and no other."""
@@ -72,6 +108,9 @@ class Server:
                     limits=self._limits,
                     mask_errors=self._mask_errors,
                 ) as connection:
+                    if self._draining:
+                        # It was on its way when the drain began, and has called nothing.
+                        return
                     self._connections.add(connection)
                     try:
                         await connection.wait_closed()
@@ -89,6 +128,11 @@ class Server:
             raise
 
 
+async def _retire(connection: Connection) -> None:
+    await connection.drain()
+    await connection.aclose()
+
+
 async def serve(
     service: object,
     url: str,
@@ -100,6 +144,8 @@ async def serve(
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
+
+    It returns when ``await server.drain()`` has come to its end.
 
     ``service`` is an object with ``@rpc`` methods, or a mapping of names to such objects and to
     functions. Port 0 takes any that is free; ``server.url`` has the real one. ``converter`` adds
@@ -118,9 +164,10 @@ async def serve(
         async with open_background_nursery() as nursery:
             listeners, real_url = await scheme.listen(url, ssl_context=ssl_context)
             server = Server(table, scheme, real_url, limits, converter, mask_errors)
-            await nursery.start(trio.serve_listeners, server.handle, listeners)
+            await nursery.start(server.accept, listeners, nursery)
             task_status.started(server)
-            await trio.sleep_forever()
+            await server.wait_drained()
+            return
     except trio.Cancelled:
         # The accept loop loses an interrupt to a cancellation that comes at the same time.
         if server is None or server.interrupt is None:

@@ -148,6 +148,19 @@ class Connection(Face):
         """Wait until the transport is gone, for whatever reason."""
         await self._closed.wait()
 
+    async def drain(self) -> None:
+        """Take no more calls from the other side, and wait until those that run have ended (R27).
+
+        New ones are refused with :exc:`Unavailable`, and are safe to send elsewhere. This side
+        may go on calling.
+        """
+        if self._lost is None:
+            self.endpoint.drain()
+            self.wake_writer()
+        await trio.lowlevel.checkpoint()
+        await self.callee.wait_idle()
+        await self.flush()
+
     async def aclose(self) -> None:
         """Close the connection in order: both sides' calls are ended, and their cleanup has run.
 
