@@ -19,7 +19,6 @@ DEFAULTS = {
     "max_message_bytes": 1024 * 1024,
     "max_message_frames": 4096,
     "max_frame_bytes": 128 * 1024,
-    "max_method_chars": 256,
     "max_waiting_control_bytes": 1024 * 1024,
     "violation_budget": 200,
     "violation_refill": 20.0,

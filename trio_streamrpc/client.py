@@ -42,8 +42,9 @@ async def connect(
     handshake. Raises :exc:`Unavailable` if nobody answers at the URL or it is refused, and
     :exc:`ValueError` for a URL or an option that cannot be.
 
-    Leaving the block ends what still runs on either side, and waits for it, at most
-    ``limits.close_timeout`` seconds.
+    Leaving the block ends what still runs on either side, and waits for the other side at most
+    ``limits.close_timeout`` seconds. Handlers of ``serving`` that clean up for longer are waited
+    for as long as they take: none is left behind.
     """
     limits = limits or Limits()
     # What is wrong with the arguments is told before anything is opened.

@@ -56,9 +56,6 @@ class Limits:
     max_frame_bytes: int = 128 * 1024
     """The longest chunk that several items are put together in."""
 
-    max_method_chars: int = 256
-    """The longest method name; a longer one is UNIMPLEMENTED, as any unknown one (R28)."""
-
     max_waiting_control_bytes: int = 1024 * 1024
     """Answers to control frames and refusals that may wait to be written before this side stops
     reading (R24): a peer that asks and never reads costs no more than this."""

@@ -736,6 +736,33 @@ def test_a_pong_is_reported(encoding: Encoding) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"metadata": {"a": "x" * 16_384}},
+        {"features": ["f"] * 65},
+    ],
+)
+def test_a_hello_with_too_much_in_it(encoding: Encoding, more: dict[str, Any]) -> None:
+    """R28: it is kept for as long as the connection lives, whoever says it."""
+    talk = Talk("accepting", encoding, greeted=False)
+    with pytest.raises(RemoteProtocolError, match="too much") as caught:
+        talk.hears({"type": "hello", "version": 1, **more})
+    assert caught.value.close_code == 1009
+
+
+@BOTH
+def test_a_call_with_too_much_metadata(encoding: Encoding) -> None:
+    """It fails that call, and costs nothing."""
+    talk = Talk("accepting", encoding)
+    assert talk.called(1, metadata={"a": "x" * 16_384}) == []
+    [refused] = talk.says()
+    assert refused["error"]["code"] == "INVALID_ARGUMENT"
+    [call] = talk.called(3, metadata={"a": "x" * 16_000})
+    assert len(call.metadata) > 16_000  # type: ignore[union-attr]
+
+
+@BOTH
 def test_a_ping_flood_is_counted(encoding: Encoding) -> None:
     """R24: the runtime stops reading at ``max_waiting_control_bytes``."""
     talk = Talk("accepting", encoding)

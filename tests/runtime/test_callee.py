@@ -72,10 +72,10 @@ class Odd:
 async def test_the_wrong_kind_of_call_says_how_it_is_called(autojump_clock):
     """R18."""
     async with open_ends(Service()) as ends:
-        with pytest.raises(InvalidArgument, match="ticks gives a stream: call it with a window"):
+        with pytest.raises(InvalidArgument, match="ticks gives a stream: use "):
             await ends.client.call("ticks")
         async with ends.client.stream("add", 1) as stream:
-            with pytest.raises(InvalidArgument, match="add gives one result: call it without"):
+            with pytest.raises(InvalidArgument, match="add gives one result: use await"):
                 await stream.receive()
         # R22: an error that was not read is dropped.
         async with ends.client.stream("add", 1):
@@ -392,3 +392,13 @@ async def test_max_calls_and_one_more(autojump_clock):
                 await ends.client.call("add", 1)
             ends.client.caller._places.acquire_nowait()
             nursery.cancel_scope.cancel()
+
+
+async def test_a_call_that_arrives_as_the_connection_ends(autojump_clock):
+    """R27: nobody would ask its handler to stop, so none is started."""
+    async with open_against(serving=Service()) as (connection, peer):
+        connection.callee.ask_all()
+        await peer.says({"type": "call", "id": 2, "method": "even"})
+        refused = await peer.hears("error")
+        assert refused["error"]["code"] == "UNAVAILABLE"
+        assert refused["retry"] is True

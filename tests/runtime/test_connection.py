@@ -16,8 +16,8 @@ from tests.protocol.wire import BOTH, message
 from tests.runtime.peer import HELLO, Peer, open_against
 from tests.service import Service
 from trio_streamrpc import (
-    Code,
     ConnectionLost,
+    FlowControlError,
     InternalError,
     Limits,
     LocalProtocolError,
@@ -27,6 +27,7 @@ from trio_streamrpc import (
     RpcError,
     Stream,
     Unavailable,
+    Window,
     open_connection,
 )
 from trio_streamrpc.nurseries import open_background_nursery
@@ -714,10 +715,55 @@ async def test_aclose_by_several_tasks_at_once(autojump_clock: MockClock) -> Non
 async def test_aclose_by_a_handler_of_the_connection(autojump_clock: MockClock) -> None:
     """It is one of those who are asked to stop."""
     async with open_pair(Service()) as connection:
-        with pytest.raises(RpcError) as caught:
+        with pytest.raises(Unavailable):
             await connection.call("close_connection")
-        assert caught.value.code in (Code.UNAVAILABLE, Code.CANCELLED)
         await connection.wait_closed()
+
+
+async def test_aclose_by_a_handler_waits_for_the_others(autojump_clock: MockClock) -> None:
+    """R6: it is an orderly end, whoever begins it: another handler cleans up, and says so."""
+    service = Service()
+    raised: list[Exception] = []
+
+    async def linger(connection: Connection) -> None:
+        with pytest.raises(Unavailable) as caught:
+            await connection.call("linger", 2.0)
+        raised.append(caught.value)
+
+    async with open_pair(service) as connection, trio.open_nursery() as nursery:
+        nursery.start_soon(linger, connection)
+        await service.wait_running()
+        with pytest.raises(Unavailable):
+            await connection.call("close_connection")
+        await service.wait_ended()
+    assert [type(error) for error in raised] == [Unavailable]
+
+
+async def test_a_call_that_comes_while_a_cancelled_side_leaves(autojump_clock: MockClock) -> None:
+    """R27: a handler that cleans up holds the connection open, and nothing new begins on it."""
+    service = Service()
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with open_against(serving=service) as (_, peer):
+                await peer.says({"type": "call", "id": 2, "method": "linger", "args": [1.0]})
+                await service.wait_running()
+
+                async def late() -> None:
+                    assert (await peer.hears("goaway")) == {"type": "goaway", "last_id": 2}
+                    await peer.says({"type": "call", "id": 4, "method": "add", "args": [1, 2]})
+                    refused = await peer.hears("error")
+                    assert refused["id"] == 4
+                    assert refused["retry"] is True
+                    assert refused["error"]["code"] == "UNAVAILABLE"
+                    assert (await peer.hears("error"))["id"] == 2
+                    late_is_done.set()
+
+                late_is_done = trio.Event()
+                nursery.start_soon(late)
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+        with trio.fail_after(5):
+            await late_is_done.wait()
 
 
 async def test_aclose_that_is_cancelled_closes_at_once(autojump_clock: MockClock) -> None:
@@ -1118,3 +1164,22 @@ async def test_the_log_is_silent_about_ordinary_ends(
             await connection.call("wait")
     assert caplog.records == []
     assert math.isfinite(trio.current_time())
+
+
+async def test_leaving_after_an_overflow_waits_as_well(autojump_clock: MockClock) -> None:
+    """R7, R16: what went wrong is known, and that the other side has finished is not yet."""
+    async with open_against() as (connection, peer), trio.open_nursery() as nursery:
+
+        async def overflow() -> None:
+            id = (await peer.hears("call"))["id"]
+            await peer.says({"type": "chunk", "id": id, "items": [1, 2], "size": 2})
+            assert (await peer.hears("cancel"))["error"]["code"] == "FLOW_CONTROL"
+            await trio.sleep(3)
+            await peer.says({"type": "end", "id": id})
+
+        nursery.start_soon(overflow)
+        start = trio.current_time()
+        async with connection.stream("numbers", window=Window(1)) as stream:
+            with pytest.raises(FlowControlError):
+                await stream.receive()
+        assert trio.current_time() - start == pytest.approx(3)

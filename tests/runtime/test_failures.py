@@ -176,9 +176,43 @@ async def test_any_text_arrives(autojump_clock):
     assert 1000 < len(error.message) < 20_000
 
 
+class Causeless(RpcError):
+    def __init__(self) -> None:
+        self.causes = None  # type: ignore[assignment]
+
+
+class Raising(RpcError):
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def message(self) -> str:  # type: ignore[override]
+        raise ValueError("no message")
+
+
+class Codeless(RpcError):
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def code(self) -> Code:  # type: ignore[override]
+        raise ValueError("no code")
+
+
+def nested(depth: int) -> Exception:
+    error: Exception = ValueError("deep")
+    for _ in range(depth):
+        error = ExceptionGroup("group", [error])
+    return error
+
+
 @pytest.mark.parametrize(
     "made",
     [
+        Causeless(),
+        Raising(),
+        Codeless(),
+        nested(3000),
         Careless(5),
         Careless("\ud800"),
         Careless(None, 7),

@@ -7,7 +7,7 @@ import gc
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -1679,6 +1679,61 @@ async def test_a_producer_that_never_awaits_starves_nobody(autojump_clock):
                 answered = await ends.client.call("ping")
                 assert answered - before < 64 * 20
                 assert asked[0] - before < 64 * 20
+
+
+async def test_a_producer_whose_items_take_long_starves_nobody(autojump_clock):
+    """By time, and not only by items: a call beside it waits for a few of them."""
+    asked = [0]
+
+    async def slow() -> AsyncIterator[int]:
+        while True:
+            asked[0] += 1
+            autojump_clock.jump(0.001)  # a millisecond of work, without an await
+            yield asked[0]
+
+    async def ping() -> int:
+        return asked[0]
+
+    async with open_ends(service(slow, ping)) as ends:
+        async with ends.client.stream("slow", window=Window(1_000_000, 8_000_000)) as stream:
+            await stream.receive()
+            for _ in range(10):
+                before = asked[0]
+                await ends.client.call("ping")
+                assert asked[0] - before <= 10
+
+
+async def test_producers_that_never_await_share_their_time(autojump_clock):
+    """However many they are: together they take no more than one would."""
+    asked = [0]
+
+    async def busy() -> AsyncIterator[int]:
+        while True:
+            asked[0] += 1
+            autojump_clock.jump(0.00005)
+            yield asked[0]
+
+    async def ping() -> float:
+        return trio.current_time()
+
+    async with open_ends(service(busy, ping)) as ends:
+        async with AsyncExitStack() as stack:
+            for _ in range(50):
+                stream = ends.client.stream("busy", window=Window(1_000_000, 8_000_000))
+                await stack.enter_async_context(stream)
+            await quiet_steps(20)
+            worst = 0.0
+            for _ in range(5):
+                begin = trio.current_time()
+                await ends.client.call("ping")
+                worst = max(worst, trio.current_time() - begin)
+            # 50 pumps with half a millisecond each would take 25 ms for every step of a call.
+            assert worst < 0.05
+
+
+async def quiet_steps(count: int) -> None:
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
 
 
 # --- a side that goes away

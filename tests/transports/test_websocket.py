@@ -36,6 +36,7 @@ from trio_streamrpc.transports.websocket import (
     SUBPROTOCOLS,
     CountedStream,
     WebSocketTransport,
+    _Guard,
     accept_websocket,
     connect_websocket,
     listen,
@@ -810,3 +811,26 @@ async def test_a_counted_stream(autojump_clock: MockClock) -> None:
     await counted.aclose()
     with pytest.raises(trio.ClosedResourceError):
         await one.receive_some()
+
+
+async def test_a_reader_that_fails_later_breaks_its_byte_stream() -> None:
+    """What trio-websocket raises after the handshake ends this stream, and goes no further."""
+    near, far = memory_stream_pair()
+    counted = CountedStream(near, 1000)
+    fail = trio.Event()
+
+    async def reader() -> None:
+        await fail.wait()
+        raise RuntimeError("a fault of the library below")
+
+    async with trio.open_nursery() as nursery:
+        guard = _Guard(nursery, counted)
+        guard.start_soon(reader)
+        with guard.handshake:
+            pass
+        fail.set()
+        with trio.fail_after(5):
+            assert await far.receive_some() == b""
+        assert isinstance(guard.error, RuntimeError)
+        with pytest.raises(trio.ClosedResourceError):
+            await counted.send_all(b"more")

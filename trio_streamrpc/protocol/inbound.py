@@ -48,6 +48,9 @@ OPENED = {name: STATES[state] for name, state in TABLE["IDLE"]["RECEIVED"].items
 
 #: R19: what this side's hello announces, which is the default.
 MAX_UPLOADS = Announced().max_uploads
+#: The longest metadata that is taken, with a hello or a call, and the most features.
+METADATA_BYTES = 16 * 1024
+MAX_FEATURES = 64
 #: Below this, a message is not worth a copy of what is kept of it.
 SMALL_MESSAGE = 1024
 
@@ -57,6 +60,10 @@ def receive_hello(endpoint: Endpoint, frame: Hello) -> Event | None:
         raise RemoteProtocolError("a second hello")
     if frame.version != VERSION:
         raise RemoteProtocolError(f"unknown version {frame.version} of the protocol")
+    if len(frame.metadata) > METADATA_BYTES or len(frame.features) > MAX_FEATURES:
+        # It is kept for as long as the connection lives, and comes before any credential.
+        raise RemoteProtocolError("a hello with too much in it", close_code=1009)
+    frame.metadata = frame.metadata.copy()
     endpoint.peer_hello = frame
     if frame.limits is not None:
         endpoint.learn(frame.limits)
@@ -94,6 +101,8 @@ def _refusal(endpoint: Endpoint, call: Call) -> tuple[ErrorInfo, bool] | None:
     if call.target:
         # R20: a call to something that has ended, or never was, is no more than that.
         return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
+    if len(call.metadata) > METADATA_BYTES:
+        return endpoint.error_info(Code.INVALID_ARGUMENT, "the metadata is too long"), False
     if endpoint.drain_from is not None:
         return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
     if call.refs and endpoint.uploads > MAX_UPLOADS:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Callee"]
 
+GONE = ErrorInfo(Code.UNAVAILABLE.value, "", "this side is going away")
+
 
 class Callee:
     """The calls that run on this side of a connection."""
@@ -36,6 +38,8 @@ class Callee:
         self._idle: trio.Event | None = None
         #: Set once this side goes away: what is stopped now is UNAVAILABLE, not cancelled (R6).
         self.closing = False
+        #: Pumps that let others run, though they could go on.
+        self.pausing = 0
 
     @property
     def running(self) -> int:
@@ -48,6 +52,10 @@ class Callee:
 
     def on_call(self, frame: CallFrame) -> None:
         """A call has come: find its method and start its handler, or refuse it."""
+        if self.closing:
+            # It was in the last message that was read; nobody would ask its handler to stop.
+            self._endpoint.answer_error(frame.id, GONE, retry=True)
+            return
         method = self._table.get(frame.method) if self._table is not None else None
         if method is None:
             # The same words for every name, so that nothing can be learned from them.
@@ -58,7 +66,7 @@ class Callee:
         except InvalidArgument as error:
             self._refuse(frame, error.code, error.message)
             return
-        except TypeError:
+        except Exception:
             # An annotation whose values nothing can encode: a fault of that method's, and of no
             # other's.
             LOGGER.exception("%s cannot be called", method.name)
@@ -72,16 +80,16 @@ class Callee:
         if method.kind is MethodKind.SERVER_STREAM:
             if frame.window is None:
                 raise InvalidArgument(
-                    f"{method.name} gives a stream: call it with a window, "
-                    "as connection.stream() and a typed proxy do"
+                    f"{method.name} gives a stream: use connection.stream({method.name!r}, …) "
+                    "or a typed proxy (on the wire: a call with a window)"
                 )
             return StreamHandler(self._connection, method, codec, frame)
         if method.kind is not MethodKind.UNARY:
             raise InvalidArgument(f"{method.name} cannot be called over this version's connections")
         if frame.window is not None:
             raise InvalidArgument(
-                f"{method.name} gives one result: call it without a window, "
-                "as connection.call() and a typed proxy do"
+                f"{method.name} gives one result: use await connection.call({method.name!r}, …) "
+                "or a typed proxy (on the wire: a call without a window)"
             )
         return UnaryHandler(self._connection, method, codec, frame)
 

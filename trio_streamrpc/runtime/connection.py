@@ -30,6 +30,7 @@ from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
+from trio_streamrpc.runtime.calls import CURRENT_CALL
 from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.keepalive import keep_alive
 from trio_streamrpc.runtime.proxies import Face
@@ -165,8 +166,17 @@ class Connection(Face):
         """Close the connection in order: both sides' calls are ended, and their cleanup has run.
 
         It takes at most ``Limits.close_timeout``, then the transport is closed regardless. If this
-        is cancelled, the transport is closed at once.
+        is cancelled, the transport is closed at once. A handler of the connection is among what is
+        to be ended: it is cancelled here, and the close goes on without it.
         """
+        call = CURRENT_CALL.get(None)
+        if call is not None and call.connection is self:
+            self.nursery.start_soon(self._close)
+            await self.wait_closed()
+            return
+        await self._close()
+
+    async def _close(self) -> None:
         try:
             await self._shut_down()
         finally:
@@ -399,6 +409,10 @@ class Connection(Face):
 
     async def _finish_by_force(self) -> None:
         self._shutting = True
+        if self._lost is None:
+            # R27: while handlers clean up, calls still come; they are safe to send elsewhere.
+            self.endpoint.drain()
+            self.wake_writer()
         self.callee.ask_all()
         if self.callee.running:
             # Their last words are worth a moment: a stream that is cut says so (R6).

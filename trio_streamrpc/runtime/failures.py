@@ -38,9 +38,15 @@ def is_confined(error: BaseException) -> bool:
 
     A GeneratorExit or a Cancelled that gets so far has lost its way, and is an error like others.
     """
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(is_confined, error.exceptions))
-    return isinstance(error, Exception | GeneratorExit | trio.Cancelled)
+    # No recursion: groups may be nested deeper than Python's stack.
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(each.exceptions)
+        elif not isinstance(each, Exception | GeneratorExit | trio.Cancelled):
+            return False
+    return True
 
 
 def describe(
@@ -52,14 +58,24 @@ def describe(
     With ``mask`` such an exception is told as no more than an id that stands in the log too.
     ``encode`` is for the ``data`` of an :exc:`RpcError`; what it cannot encode does not travel.
     """
-    if isinstance(error, RpcError) and not isinstance(error, RemoteError):
+    reference = uuid.uuid4().hex[:12] if mask else ""
+    if not isinstance(error, RpcError) or isinstance(error, RemoteError):
+        _log(error, f"{method} failed" + f" [{reference}]" * mask)
+        if mask:
+            return ErrorInfo(Code.INTERNAL.value, "", f"internal error, reference {reference}")
+    try:
         return _told(error, encode)
-    if mask:
-        reference = uuid.uuid4().hex[:12]
-        LOGGER.error("%s failed [%s]", method, reference, exc_info=error)
-        return ErrorInfo(Code.INTERNAL.value, "", f"internal error, reference {reference}")
-    LOGGER.error("%s failed", method, exc_info=error)
-    return _told(error, encode)
+    except Exception:
+        # It is a user's class, and may do anything when it is looked at.
+        return ErrorInfo(Code.UNKNOWN.value, type(error).__name__, text_of(error))
+
+
+def _log(error: BaseException, message: str) -> None:
+    try:
+        LOGGER.error("%s", message, exc_info=error)
+    except Exception:
+        # A traceback that cannot be made, of groups nested too deep for instance.
+        LOGGER.error("%s: %s, whose traceback cannot be shown", message, type(error).__name__)  # noqa: TRY400  # that one is the trouble
 
 
 def describe_listed(error: BaseException, name: str, data: bytes | None) -> ErrorInfo:

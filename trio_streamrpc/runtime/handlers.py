@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "StreamHandler", "UnaryHandler"]
 
 #: A producer that never awaits is made to, after so many items or so many seconds, whichever comes
-#: first: a call beside it is answered meanwhile.
+#: first: a call beside it is answered meanwhile. Where several do, they share the seconds.
 SLICE_ITEMS = 64
 SLICE_SECONDS = 0.0005
 
@@ -81,7 +81,7 @@ class Handler(ABC):
         if self._stopped is not None:
             self._stopped.set()
         if self.connection.alive and not self._overran:
-            self._conclude()
+            self._tell()
         elif self._error is not None:
             # Nobody hears of it any more, so at least the log has it.
             self._describe(self._error)
@@ -90,6 +90,15 @@ class Handler(ABC):
             LOGGER.warning("%s has stopped after all", self.method.name)
         # Its traceback refers to this frame, which refers to it.
         self._error = None
+
+    def _tell(self) -> None:
+        try:
+            self._conclude()
+        except Exception:
+            # Whatever is wrong with telling how it ended, it ends this call and no other.
+            LOGGER.exception("how %s has ended could not be told", self.method.name)
+            message = f"how {self.method.name} has ended could not be told"
+            self.endpoint.answer_error(self.id, ErrorInfo(Code.INTERNAL.value, "", message))
 
     def _failed(self, error: BaseException) -> None:
         if error is not self._error:
@@ -257,16 +266,16 @@ class StreamHandler(Handler):
     async def _pump(self, iterator: AsyncIterator[Any]) -> None:
         endpoint, id, encode = self.endpoint, self.id, self.codec.encode_result
         waiting: Any = _NOTHING
-        count, pause_at = 0, trio.current_time() + SLICE_SECONDS
+        count, pause_at = 0, self._slice_end()
         while True:
             self._standing = True
             try:
                 if not self.asked and not endpoint.may_send(id):
                     await self._wait_for_credit(shield=waiting is not _NOTHING)
-                    count, pause_at = 0, trio.current_time() + SLICE_SECONDS
+                    count, pause_at = 0, self._slice_end()
                 elif count >= SLICE_ITEMS or trio.current_time() >= pause_at:
-                    await _pause(shield=waiting is not _NOTHING)
-                    count, pause_at = 0, trio.current_time() + SLICE_SECONDS
+                    await self._pause(shield=waiting is not _NOTHING)
+                    count, pause_at = 0, self._slice_end()
             except BaseException as error:
                 # The pump's own scope is not cancelled while the generator stands, so this comes
                 # from a scope or nursery that the generator holds open across its yield.
@@ -291,6 +300,22 @@ class StreamHandler(Handler):
             endpoint.send(id, encode(item))
             count += 1
             self.connection.wake_writer()
+
+    def _slice_end(self) -> float:
+        """When this pump has to let others run: what all pumps of a connection take is bounded."""
+        return trio.current_time() + SLICE_SECONDS / (1 + self.connection.callee.pausing)
+
+    async def _pause(self, *, shield: bool) -> None:
+        """Let the other tasks run; ``shield`` as for credit."""
+        callee = self.connection.callee
+        callee.pausing += 1
+        try:
+            if shield:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            callee.pausing -= 1
 
     async def _wait_for_credit(self, *, shield: bool) -> None:
         if shield:
@@ -358,11 +383,3 @@ class StreamHandler(Handler):
             self._answer_code(Code.UNAVAILABLE, "this side is going away")
         else:
             self.endpoint.end(self.id)
-
-
-async def _pause(*, shield: bool) -> None:
-    """Let the other tasks run; ``shield`` as for credit."""
-    if shield:
-        await trio.lowlevel.cancel_shielded_checkpoint()
-    else:
-        await trio.lowlevel.checkpoint()

@@ -157,7 +157,7 @@ class RemoteStream(Stream[T_co]):
 
     async def __aenter__(self) -> Self:
         if self._closed:
-            raise trio.ClosedResourceError
+            raise trio.ClosedResourceError(f"{self!r} was closed")
         if self._receiver is not None:
             raise RuntimeError(f"{self!r} was started already: enter it before its first item")
         async with self._turn:
@@ -171,7 +171,7 @@ class RemoteStream(Stream[T_co]):
         if self._closed or self._receiver is None:
             # Closed by another task, perhaps while this one waited for a place.
             self._abandon()
-            raise trio.ClosedResourceError
+            raise trio.ClosedResourceError(f"{self!r} was closed")
         return self._receiver
 
     # --- taking
@@ -204,7 +204,7 @@ class RemoteStream(Stream[T_co]):
     async def _fetch(self) -> None:
         """Wait until there are items; raises what stands in their place."""
         if self._closed:
-            raise trio.ClosedResourceError
+            raise trio.ClosedResourceError(f"{self!r} was closed")
         async with self._turn:
             if self._items:
                 return
@@ -292,7 +292,7 @@ class RemoteStream(Stream[T_co]):
             # longer. Either way the other side is told (R8).
             await trio.lowlevel.checkpoint()
             self._shut()
-            if receiver is None or self._told:
+            if receiver is None or (self._told and (self._asked or receiver.finished.is_set())):
                 # It was never sent, or has ended as far as its user is concerned.
                 return
             if not receiver.finished.is_set():

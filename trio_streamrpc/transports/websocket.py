@@ -336,7 +336,10 @@ async def _agree_on_port(listeners: list[trio.SocketListener]) -> int:
 def _address(parts: SplitResult, url: str) -> tuple[str, int]:
     if parts.hostname is None:
         raise ValueError(f"{url!r} names no host; a URL looks like ws://127.0.0.1:8765")
-    port = parts.port
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r}: {error}") from None
     return parts.hostname, port if port is not None else (443 if parts.scheme == "wss" else 80)
 
 
