@@ -23,7 +23,8 @@ from trio_streamrpc.errors import Unavailable
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.credit import ReceiveWindow
-from trio_streamrpc.protocol.endpoint import Endpoint, Event, Exchange
+from trio_streamrpc.protocol.endpoint import Endpoint, Event
+from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import (
     Call,
     Cancel,

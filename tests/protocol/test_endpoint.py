@@ -661,18 +661,19 @@ def test_the_round_trip_is_measured(encoding: Encoding) -> None:
         [ping] = talk.says()
         talk.hears({"type": "pong", "token": ping["token"]}, now=heard)
 
-    assert talk.endpoint.round_trip is None
+    assert talk.endpoint.round_trip.seconds is None
     talk.hears({"type": "pong", "token": None}, now=5.0)
+    talk.hears({"type": "pong", "token": 1}, now=5.0)  # to a ping that was never sent
     talk.endpoint.ping(talk.endpoint.codec.null)
     talk.says()
     talk.hears({"type": "pong", "token": None}, now=6.0)
-    assert talk.endpoint.round_trip is None
+    assert talk.endpoint.round_trip.seconds is None
     measures(10.0, 10.5)
-    assert talk.endpoint.round_trip == 0.5
+    assert talk.endpoint.round_trip.seconds == 0.5
     measures(20.0, 20.25)
-    assert talk.endpoint.round_trip == 0.25
+    assert talk.endpoint.round_trip.seconds == 0.25
     measures(30.0, 31.25)
-    assert talk.endpoint.round_trip == 0.375
+    assert talk.endpoint.round_trip.seconds == 0.375
 
 
 @BOTH

@@ -15,7 +15,8 @@ import pytest
 
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding
-from trio_streamrpc.protocol.endpoint import Endpoint, Event, Exchange, Side
+from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
+from trio_streamrpc.protocol.exchanges import Exchange
 
 __all__ = ["BOTH", "FIELDS", "NUMBERS", "Talk", "message", "pair", "payload", "read"]
 

@@ -196,7 +196,7 @@ class Codeless(RpcError):
 
     @property
     def code(self) -> Code:  # type: ignore[override]
-        raise ValueError("no code")
+        raise RuntimeError("no code")
 
 
 def nested(depth: int) -> Exception:
@@ -510,3 +510,46 @@ def test_causes_without_an_end_on_the_wire():
         [error] = error.causes
         depth += 1
     assert 1 <= depth < 10
+
+
+async def test_a_traceback_that_cannot_be_shown(autojump_clock, monkeypatch):
+    """The log is told what it can be told, and the caller hears of its error all the same."""
+    told: list[str] = []
+
+    class Shallow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.exc_info:
+                raise RecursionError
+            told.append(record.getMessage())
+
+    handler = Shallow()
+    logger = logging.getLogger("trio_streamrpc")
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(handler)
+    try:
+        error = await raised_by(ValueError("why"))
+    finally:
+        logger.removeHandler(handler)
+    assert isinstance(error, RemoteError)
+    assert error.name == "ValueError"
+    [line] = told
+    assert "ValueError, whose traceback cannot be shown" in line
+
+
+async def test_an_ending_that_cannot_be_told(autojump_clock, caplog):
+    """A listed exception that fails when it is looked at ends its call alone."""
+
+    class Broken:
+        @rpc(errors=(Codeless,))
+        async def fail(self) -> None:
+            raise Codeless
+
+        @rpc
+        async def work(self) -> int:
+            return 1
+
+    async with open_ends(Broken()) as ends:
+        with pytest.raises(InternalError, match="how fail has ended could not be told"):
+            await ends.client.call("fail")
+        assert await ends.client.call("work") == 1
+    assert "how fail has ended could not be told" in caplog.messages

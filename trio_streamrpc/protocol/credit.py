@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from trio_streamrpc.limits import MAX_INTEGER, Window
 
-__all__ = ["Growth", "ReceiveWindow", "SendCredit", "ViolationBudget"]
+__all__ = ["Growth", "ReceiveWindow", "RoundTrip", "SendCredit", "ViolationBudget"]
 
 
 class SendCredit:
@@ -80,6 +80,37 @@ class Growth:
         if not starved or round_trip is None:
             return False
         return now - self._since <= self.ROUND_TRIPS * round_trip + self.SLACK
+
+
+class RoundTrip:
+    """How long the link takes, there and back, in seconds of any clock."""
+
+    __slots__ = ("_since", "seconds")
+
+    def __init__(self) -> None:
+        #: None until it was measured.
+        self.seconds: float | None = None
+        self._since: float | None = None
+
+    def begin(self, now: float) -> bool:
+        """A ping is about to go out; False if one is under way already."""
+        if self._since is not None:
+            return False
+        self._since = now
+        return True
+
+    def end(self, now: float) -> None:
+        """A ping has come back."""
+        if self._since is None:
+            return
+        taken = now - self._since
+        self._since = None
+        # The shortest is nearest to the truth: whatever else happens only adds to it. A link that
+        # has become slower is believed by and by.
+        if self.seconds is None or taken <= self.seconds:
+            self.seconds = taken
+        else:
+            self.seconds += (taken - self.seconds) / 8
 
 
 class ReceiveWindow:

@@ -25,7 +25,8 @@ from trio_streamrpc.errors import (
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol import inbound
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
-from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit, ViolationBudget
+from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, RoundTrip, ViolationBudget
+from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import (
     VERSION,
     Announced,
@@ -36,14 +37,13 @@ from trio_streamrpc.protocol.frames import (
     Hello,
     Kind,
     Overflow,
-    Pong,
     Result,
     WindowInfo,
 )
 from trio_streamrpc.protocol.outbox import FRAME_BYTES, MESSAGE_BYTES, Outbox
 from trio_streamrpc.protocol.states import STATES, State
 
-__all__ = ["Endpoint", "Event", "Exchange", "Side"]
+__all__ = ["Endpoint", "Event", "Side"]
 
 Side = Literal["connecting", "accepting"]
 Event = Frame | Overflow
@@ -55,24 +55,6 @@ TOO_LATE_FOR_GRANTS = (STATES["LEAVING"], STATES["CLOSED"])
 ERROR_BYTES = 16 * 1024
 #: What a call takes beside its payloads, above what any frame does.
 CALL_BYTES = 64
-
-
-class Exchange:
-    """What this side knows of one open id."""
-
-    __slots__ = ("credit", "id", "overrun", "place", "state", "uploads", "window")
-
-    def __init__(self, id: int, state: State) -> None:
-        self.id = id
-        self.state = state
-        #: For what this side produces, and for what it consumes.
-        self.credit: SendCredit | None = None
-        self.window: ReceiveWindow | None = None
-        #: Whether it takes a place in ``max_calls``, and keeps it beyond its final frame (R7a).
-        self.place = False
-        self.overrun = False
-        #: The ids of the uploads that came with the call (R10).
-        self.uploads: tuple[int, ...] = ()
 
 
 class Endpoint:
@@ -120,9 +102,8 @@ class Endpoint:
         #: Set by a connection error of either side: nothing is received or said any more.
         self.failed = False
         self.now = 0.0
-        #: How long a ping takes to come back, in seconds; None until one has.
-        self.round_trip: float | None = None
-        self._measuring_since: float | None = None
+        #: How long a ping takes to come back.
+        self.round_trip = RoundTrip()
         self._metadata = metadata
         self._accepted = side == "connecting"
         self._held: list[Frame] = []
@@ -376,22 +357,8 @@ class Endpoint:
 
     def measure(self, now: float) -> None:
         """Find out how long a round trip takes, for windows that grow, unless that is under way."""
-        if self._measuring_since is None:
-            self._measuring_since = now
+        if self.round_trip.begin(now):
             self.ping(self.codec.mark)
-
-    def measured(self, pong: Pong) -> None:
-        """A ping has come back."""
-        if self._measuring_since is None or bytes(pong.token) != bytes(self.codec.mark):
-            return
-        taken = self.now - self._measuring_since
-        self._measuring_since = None
-        # The shortest is nearest to the truth: whatever else happens only adds to it. A link that
-        # has become slower is believed by and by.
-        if self.round_trip is None or taken <= self.round_trip:
-            self.round_trip = taken
-        else:
-            self.round_trip += (taken - self.round_trip) / 8
 
     def ping(self, token: Raw) -> None:
         """Ask whether the other side is there (R24)."""

@@ -37,7 +37,8 @@ from trio_streamrpc.protocol.frames import (
 from trio_streamrpc.protocol.states import STATES, TABLE
 
 if TYPE_CHECKING:
-    from trio_streamrpc.protocol.endpoint import Endpoint, Event, Exchange
+    from trio_streamrpc.protocol.endpoint import Endpoint, Event
+    from trio_streamrpc.protocol.exchanges import Exchange
 
 __all__ = ["HANDLERS", "check_first", "detach"]
 
@@ -164,7 +165,7 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
         if not frame.items:
             endpoint.violation("an empty chunk")
         return None
-    more = window.grow(len(frame.items), endpoint.now, endpoint.round_trip)
+    more = window.grow(len(frame.items), endpoint.now, endpoint.round_trip.seconds)
     if more is not None:
         endpoint.outbox.add_grant(frame.id, *more)
     return frame
@@ -244,7 +245,8 @@ def receive_ping(endpoint: Endpoint, frame: Ping) -> Event | None:
 
 
 def receive_pong(endpoint: Endpoint, frame: Pong) -> Event | None:
-    endpoint.measured(frame)
+    if bytes(frame.token) == bytes(endpoint.codec.mark):
+        endpoint.round_trip.end(endpoint.now)
     return frame
 
 

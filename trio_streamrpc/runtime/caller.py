@@ -18,7 +18,7 @@ from trio_streamrpc.errors import (
 )
 from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.credit import Growth
-from trio_streamrpc.protocol.endpoint import Exchange
+from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Overflow, Result
 from trio_streamrpc.runtime.calls import CURRENT_CALL
 from trio_streamrpc.runtime.failures import error_from, text_of
