@@ -39,6 +39,7 @@ from trio_streamrpc.protocol.frames import (
     Overflow,
     Result,
     WindowInfo,
+    encodable,
 )
 from trio_streamrpc.protocol.outbox import FRAME_BYTES, MESSAGE_BYTES, Outbox
 from trio_streamrpc.protocol.states import STATES, State
@@ -196,7 +197,7 @@ class Endpoint:
             return
         self.failed = True
         self.outbox.finish(
-            self.family.goaway(self.highest_seen, error.code.value, _encodable(error.message)[:200])
+            self.family.goaway(self.highest_seen, error.code.value, encodable(error.message)[:200])
         )
 
     # --- what this side says
@@ -394,8 +395,8 @@ class Endpoint:
             # A character takes up to six bytes.
             info = ErrorInfo(
                 info.code,
-                _encodable(info.name)[: min(100, limit // 48)],
-                _encodable(info.message)[: limit // 8],
+                encodable(info.name)[: min(100, limit // 48)],
+                encodable(info.message)[: limit // 8],
             )
             size = self.codec.length(info)
         return info, size
@@ -465,8 +466,3 @@ class Endpoint:
     def error_info(self, code: Code, message: str) -> ErrorInfo:
         """An error of the protocol's own, without an exception behind it."""
         return ErrorInfo(code.value, "", message)
-
-
-def _encodable(text: str) -> str:
-    """The text without lone surrogates, which no encoding of the wire can carry (R28)."""
-    return text.encode(errors="backslashreplace").decode()

@@ -40,6 +40,7 @@ __all__ = [
     "Ref",
     "Result",
     "WindowInfo",
+    "encodable",
     "is_absent",
 ]
 
@@ -59,6 +60,11 @@ _NOTHING = Raw()
 def is_absent(payload: Raw) -> bool:
     """Whether an optional payload was left out, or sent as null, in either encoding."""
     return len(payload) < 5 and bytes(payload) in (b"", b"\xc0", b"null")
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which no encoding of the wire can carry (R28)."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Kind:

@@ -11,7 +11,7 @@ import trio
 from msgspec import Raw
 
 from trio_streamrpc.errors import ERRORS_BY_CODE, CleanupTimeout, Code, RemoteError, RpcError
-from trio_streamrpc.protocol.frames import ErrorInfo
+from trio_streamrpc.protocol.frames import ErrorInfo, encodable
 
 __all__ = [
     "LOGGER",
@@ -96,8 +96,8 @@ def _told(error: BaseException, encode: Encode | None, depth: int = 0) -> ErrorI
         name, message = getattr(error, "name", None), getattr(error, "message", None)
         info = ErrorInfo(
             _code_of(error).value,
-            _encodable(name) if isinstance(name, str) else type(error).__name__,
-            _encodable(message) if isinstance(message, str) else text_of(error),
+            encodable(name) if isinstance(name, str) else type(error).__name__,
+            encodable(message) if isinstance(message, str) else text_of(error),
         )
         info.data = _encoded(getattr(error, "data", None), encode, info.data)
         parts = tuple(getattr(error, "causes", ()))
@@ -125,14 +125,9 @@ def _encoded(data: Any, encode: Encode | None, nothing: Raw) -> Raw:
 def text_of(error: BaseException) -> str:
     """What an exception says, whatever it does when it is asked."""
     try:
-        return _encodable(str(error))
+        return encodable(str(error))
     except Exception:
         return "(its message could not be made)"
-
-
-def _encodable(text: str) -> str:
-    """The text without lone surrogates, which no encoding of the wire can carry."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def error_from(
