@@ -16,6 +16,8 @@ DEFAULTS = {
     "window": Window(64, 256 * 1024),
     "max_window": Window(4096, 8 * 1024 * 1024),
     "max_calls": 100,
+    "max_object_calls": 64,
+    "max_uploads": 64,
     "max_message_bytes": 1024 * 1024,
     "max_message_frames": 4096,
     "max_frame_bytes": 128 * 1024,

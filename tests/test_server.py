@@ -158,7 +158,7 @@ async def test_errors_can_be_masked(caplog: pytest.LogCaptureFixture) -> None:
 def made(service: object, **options: Any) -> Server:
     url = "ws://h:1"
     limits = Limits(handshake_timeout=3, cleanup=1)
-    return Server(MethodTable.of(service), scheme_of(url), url, limits, None, False)
+    return Server(MethodTable.of(service), scheme_of(url), url, limits, None, False, ())
 
 
 async def test_handle(autojump_clock: MockClock) -> None:

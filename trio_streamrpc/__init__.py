@@ -43,7 +43,10 @@ from trio_streamrpc.limits import Window as Window
 from trio_streamrpc.runtime.calls import Call as Call
 from trio_streamrpc.runtime.calls import current_call as current_call
 from trio_streamrpc.runtime.connection import Connection as Connection
+from trio_streamrpc.runtime.interceptors import Interceptor as Interceptor
+from trio_streamrpc.runtime.interceptors import Proceed as Proceed
 from trio_streamrpc.runtime.local import LocalStream as LocalStream
+from trio_streamrpc.runtime.proxies import with_options as with_options
 from trio_streamrpc.runtime.streams import Stream as Stream
 from trio_streamrpc.runtime.streams import StreamStatistics as StreamStatistics
 from trio_streamrpc.server import Server as Server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.urls import scheme_of
@@ -29,6 +30,7 @@ async def connect(
     encoding: Encoding = "msgpack",
     serving: object = None,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
     metadata: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     ssl_context: ssl_module.SSLContext | None = None,
@@ -39,7 +41,8 @@ async def connect(
 
     The block begins when the other side has said hello. ``serving`` is a service that the other
     side may call back; ``metadata`` is what all calls are sent with, ``headers`` go with the
-    handshake. Raises :exc:`Unavailable` if nobody answers at the URL or it is refused, and
+    handshake. ``interceptors`` stand around every call that is made here, the first outermost.
+    Raises :exc:`Unavailable` if nobody answers at the URL or it is refused, and
     :exc:`ValueError` for a URL or an option that cannot be.
 
     Leaving the block ends what still runs on either side, and waits for the other side at most
@@ -63,6 +66,7 @@ async def connect(
             limits=limits,
             metadata=metadata or {},
             mask_errors=mask_errors,
+            interceptors=checked(interceptors),
         ) as connection,
     ):
         yield connection
@@ -75,13 +79,16 @@ async def open_connection(
     *,
     serving: object = None,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
     metadata: Mapping[str, Any] | None = None,
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
 ) -> AsyncIterator[Connection]:
     """Run a connection over a transport; one side of it connects, the other accepts.
 
-    The arguments are those of :func:`connect`. The transport is closed when the block ends.
+    The arguments are those of :func:`connect`; ``interceptors`` stand around the calls that the
+    connecting side makes, or around those that the accepting side serves. The transport is closed
+    when the block ends.
     """
     async with run_connection(
         transport,
@@ -91,5 +98,6 @@ async def open_connection(
         limits=limits or Limits(),
         metadata=metadata or {},
         mask_errors=mask_errors,
+        interceptors=checked(interceptors),
     ) as connection:
         yield connection

@@ -47,6 +47,14 @@ class Limits:
     """Calls that the other side may have running here at once; its callers wait for a place
     (R26)."""
 
+    max_object_calls: int = 64
+    """Calls of the other side to callbacks and remote objects, at once, for each call to a service
+    that they belong to (R26): they have places of their own, so that a call is never waited for by
+    what it waits for."""
+
+    max_uploads: int = 64
+    """Streams that the other side may be sending here at once, as arguments (R19)."""
+
     max_message_bytes: int = 1024 * 1024
     """The longest message that is taken; more is a connection error (R28)."""
 

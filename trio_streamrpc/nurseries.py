@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-__all__ = ["open_background_nursery"]
+__all__ = ["open_background_nursery", "open_companion_nursery"]
 
 
 @asynccontextmanager
@@ -33,6 +33,35 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
                 raise
             finally:
                 background.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raised = _unwrapped(group, body)
+    if raised is not None:
+        # Outside of the except block, so that the exception keeps the context it came with.
+        try:
+            raise raised
+        finally:
+            del raised, body
+
+
+@asynccontextmanager
+async def open_companion_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery for what runs beside a block: its tasks are cancelled when the block ends.
+
+    They are cancelled with the block as well, like those of any nursery. The block's own exception
+    comes out as it went in, and one that a task could not handle as itself: neither is wrapped in a
+    group for this nursery's sake.
+    """
+    body: BaseException | None = None
+    raised: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery
+            except BaseException as error:
+                body = error
+                raise
+            finally:
+                nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raised = _unwrapped(group, body)
     if raised is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import cattrs
@@ -16,6 +17,7 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.urls import Scheme, scheme_of
 
@@ -35,6 +37,7 @@ class Server:
         limits: Limits,
         converter: cattrs.Converter | None,
         mask_errors: bool,
+        interceptors: Sequence[Interceptor],
     ) -> None:
         #: Where it is served, with the real port.
         self.url = url
@@ -44,6 +47,7 @@ class Server:
         self._limits = limits
         self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
         self._mask_errors = mask_errors
+        self._interceptors = interceptors
         self._connections: set[Connection] = set()
         #: Around the accept loop: cancelled by a drain.
         self._accepting = trio.CancelScope()
@@ -107,6 +111,7 @@ class Server:
                     payloads=self._payloads[transport.encoding],
                     limits=self._limits,
                     mask_errors=self._mask_errors,
+                    interceptors=self._interceptors,
                 ) as connection:
                     if self._draining:
                         # It was on its way when the drain began, and has called nothing.
@@ -141,6 +146,7 @@ async def serve(
     ssl_context: ssl_module.SSLContext | None = None,
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
+    interceptors: Sequence[Interceptor] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
@@ -150,12 +156,14 @@ async def serve(
     ``service`` is an object with ``@rpc`` methods, or a mapping of names to such objects and to
     functions. Port 0 takes any that is free; ``server.url`` has the real one. ``converter`` adds
     types that msgspec does not know; ``mask_errors`` keeps what handlers did not mean to tell.
+    ``interceptors`` stand around every call that is served, the first outermost.
 
     Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL, and
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
     asked to stop, and have stopped when it returns.
     """
     limits = limits or Limits()
+    interceptors = checked(interceptors)
     table = MethodTable.of(service)
     scheme = scheme_of(url)
     server = None
@@ -163,7 +171,7 @@ async def serve(
         # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.
         async with open_background_nursery() as nursery:
             listeners, real_url = await scheme.listen(url, ssl_context=ssl_context)
-            server = Server(table, scheme, real_url, limits, converter, mask_errors)
+            server = Server(table, scheme, real_url, limits, converter, mask_errors, interceptors)
             await nursery.start(server.accept, listeners, nursery)
             task_status.started(server)
             await server.wait_drained()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ import pytest
 
 from trio_streamrpc.contract.arguments import MethodCodec
 from trio_streamrpc.contract.decorators import rpc
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable
+from trio_streamrpc.contract.methods import Kind, Method, MethodTable, Parameter, Role
 from trio_streamrpc.contract.payloads import Encoding, Payloads
 from trio_streamrpc.errors import InternalError, InvalidArgument
 
@@ -118,6 +119,15 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
 @pytest.fixture(params=[None, cattrs.Converter], ids=["bare", "converter"])
 def payloads(request: pytest.FixtureRequest, encoding: Encoding) -> Payloads:
     return Payloads(encoding, request.param and request.param())
+
+
+def encoded(
+    codec: MethodCodec, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[bytes, bytes | None]:
+    """The payloads of arguments that are all data."""
+    packed, packed_names, references = codec.encode_arguments(args, kwargs)
+    assert references == []
+    return packed, packed_names
 
 
 def wire(payloads: Payloads, name: str) -> MethodCodec:
@@ -247,7 +257,7 @@ def test_json_has_no_nan(payloads: Payloads) -> None:
         with pytest.raises(TypeError, match=r"Market.price\(\): its result, of type float, cannot"):
             wire(payloads, "price").encode_result(math.inf)
     else:
-        _, kwargs = codec.decode_arguments(*codec.encode_arguments(("a",), {"limit": math.nan}))
+        _, kwargs = codec.decode_arguments(*encoded(codec, ("a",), {"limit": math.nan}))
         assert math.isnan(kwargs["limit"])
 
 
@@ -280,7 +290,7 @@ def test_arguments_there_and_back(
     payloads: Payloads, name: str, args: list[Any], kwargs: dict[str, Any]
 ) -> None:
     codec = wire(payloads, name)
-    sent = codec.encode_arguments(tuple(args), kwargs)
+    sent = encoded(codec, tuple(args), kwargs)
     assert all(each is None or type(each) is bytes for each in sent)
     assert (sent[1] is None) == (not kwargs)
     assert codec.decode_arguments(*sent) == (args, kwargs)
@@ -302,7 +312,7 @@ def test_a_users_hook_is_asked_for_arguments(encoding: Encoding) -> None:
     async def pay(amount: Money, *tips: Money) -> Money: ...
 
     codec = MethodTable.of({"pay": pay})["pay"].wire(Payloads(encoding, converter))
-    sent = codec.encode_arguments((Money(1), Money(2)), {})
+    sent = encoded(codec, (Money(1), Money(2)), {})
     assert Payloads(encoding).decoder(list[str])(sent[0]) == ["1¢", "2¢"]
     args, _ = codec.decode_arguments(*sent)
     assert [each.cents for each in args] == [1, 2]
@@ -327,7 +337,7 @@ def test_codecs_are_compiled_once(payloads: Payloads) -> None:
 
 def test_without_a_contract_anything_goes(payloads: Payloads) -> None:
     codec = Method.untyped("math.add").wire(payloads)
-    sent = codec.encode_arguments((1, Tick(1)), {"x": [None]})
+    sent = encoded(codec, (1, Tick(1)), {"x": [None]})
     assert codec.decode_arguments(*sent) == ([1, {"size": 1, "price": 1.0}], {"x": [None]})
     assert codec.decode_result(codec.encode_result({"a": 1})) == {"a": 1}
     assert codec.decode_error("KeyError", "x", None) is None
@@ -340,35 +350,82 @@ def test_without_a_contract_anything_goes(payloads: Payloads) -> None:
 # What is no data
 
 
+class Numbers:
+    def __aiter__(self) -> AsyncIterator[int]:
+        raise AssertionError("a codec does not iterate")
+
+
+async def report(*done: float) -> None: ...
+
+
+class Reporter:
+    async def __call__(self, done: float) -> None: ...
+
+
+def the(parameter: Parameter) -> str:
+    return f"the {parameter.name}"
+
+
 def test_references_are_null_in_their_places(payloads: Payloads) -> None:
     """And what they were is told beside them."""
     codec = wire(payloads, "ingest")
-    for args, kwargs, places in (
-        (("ticks",), {}, [0]),
-        (("ticks", "progress"), {"label": "x"}, [0, 1]),
-        ((), {"ticks": "ticks", "progress": "progress"}, ["ticks", "progress"]),
-        (("ticks", None), {}, [0]),
-        (("ticks",), {"progress": None}, [0]),
-    ):
-        references = codec.references(args, kwargs)
+    ticks, progress = Numbers(), report
+    cases: list[tuple[tuple[Any, ...], dict[str, Any], list[int | str]]] = [
+        ((ticks,), {}, [0]),
+        ((ticks, progress), {"label": "x"}, [0, 1]),
+        ((), {"ticks": ticks, "progress": progress}, ["ticks", "progress"]),
+        ((ticks, None), {}, [0]),
+        ((ticks,), {"progress": None}, [0]),
+    ]
+    for args, kwargs, places in cases:
+        packed, packed_names, references = codec.encode_arguments(args, kwargs)
         assert [place for place, _, _ in references] == places
-        assert all(value == parameter.name for _, parameter, value in references)
-        sent = codec.encode_arguments(args, kwargs)
-        placeholders = {place: f"the {value}" for place, _, value in references}
-        got, named = codec.decode_arguments(*sent, placeholders)
-        assert got == [None if each is None else f"the {each}" for each in args]
+        values = {"ticks": ticks, "progress": progress}
+        assert all(value is values[parameter.name] for _, parameter, value in references)
+        placeholders = {place: the for place, _, _ in references}
+        got, named = codec.decode_arguments(packed, packed_names, placeholders)
+        names = ["the ticks", "the progress"]
+        assert got == [each and name for each, name in zip(args, names, strict=False)]
         assert {**named, "label": 0} == {
-            **{name: each and f"the {each}" for name, each in kwargs.items()},
+            **{name: each and f"the {name}" for name, each in kwargs.items()},
             "label": 0,
         }
-    assert wire(payloads, "price").references(("a",), {}) == []
+
+
+def test_what_cannot_be_a_reference(payloads: Payloads) -> None:
+    codec = wire(payloads, "ingest")
+    with pytest.raises(TypeError, match="'ticks' is to be an async iterable, and is of type list"):
+        codec.encode_arguments(([1, 2],), {})
+    with pytest.raises(TypeError, match="'progress' is to be an async function, and is of type in"):
+        codec.encode_arguments((Numbers(), 5), {})
+
+
+def test_without_a_contract_a_stream_and_a_function_are_references(payloads: Payloads) -> None:
+    codec = Method.untyped("anything").wire(payloads)
+    numbers, reporter = Numbers(), Reporter()
+    args = (1, numbers, report, functools.partial(report, 1), reporter)
+    packed, packed_names, references = codec.encode_arguments(args, {"x": numbers, "y": "z"})
+    assert [(place, parameter.role, value) for place, parameter, value in references] == [
+        (1, Role.UPLOAD, numbers),
+        (2, Role.CALLBACK, report),
+        (3, Role.CALLBACK, args[3]),
+        (4, Role.CALLBACK, reporter),
+        ("x", Role.UPLOAD, numbers),
+    ]
+    placeholders = {place: the for place, _, _ in references}
+    got, named = codec.decode_arguments(packed, packed_names, placeholders)
+    assert got == [1, "the args", "the args", "the args", "the args"]
+    assert named == {"x": "the kwargs", "y": "z"}
 
 
 def test_variadic_references(payloads: Payloads) -> None:
     codec = wire(payloads, "all_of")
-    assert [place for place, _, _ in codec.references((1, 2), {"x": 3})] == [0, 1, "x"]
-    sent = codec.encode_arguments((1, 2), {"x": 3})
-    assert codec.decode_arguments(*sent, {0: "a", 1: "b", "x": "c"}) == (["a", "b"], {"x": "c"})
+    numbers = Numbers()
+    args, kwargs, references = codec.encode_arguments((numbers, numbers), {"x": report})
+    assert [place for place, _, _ in references] == [0, 1, "x"]
+    got = codec.decode_arguments(args, kwargs, {0: the, 1: the, "x": the})
+    assert got[0] == ["the " + codec.parameters[0].name] * 2
+    assert got[1] == {"x": "the " + codec.parameters[1].name}
 
 
 def test_wrong_and_missing_references(payloads: Payloads) -> None:
@@ -381,12 +438,12 @@ def test_wrong_and_missing_references(payloads: Payloads) -> None:
             "ingest() takes a stream for 'ticks': its place holds null, and 'refs' says what it is",
         ),
         ("ingest", [[1, 2]], {}, "ingest() takes a stream for 'ticks'"),
-        ("ingest", [None, 5], {0: 1}, "ingest() takes a callback for 'progress'"),
-        ("price", [None], {0: 1}, "price() takes data for 'symbol', not a stream or a callback"),
-        ("price", ["a"], {"x": 1}, "price() has no argument at 'x'"),
-        ("price", ["a"], {5: 1}, "price() has no argument at 5"),
-        ("price", ["a"], {-1: 1}, "price() has no argument at -1"),
-        ("price", ["a"], {"symbol": 1}, "price() has no argument at 'symbol'"),
+        ("ingest", [None, 5], {0: the}, "ingest() takes a callback for 'progress'"),
+        ("price", [None], {0: the}, "price() takes data for 'symbol', not a stream or a callback"),
+        ("price", ["a"], {"x": the}, "price() has no argument at 'x'"),
+        ("price", ["a"], {5: the}, "price() has no argument at 5"),
+        ("price", ["a"], {-1: the}, "price() has no argument at -1"),
+        ("price", ["a"], {"symbol": the}, "price() has no argument at 'symbol'"),
     )
     for name, args, placeholders, expected in cases:
         with pytest.raises(InvalidArgument) as caught:

@@ -359,8 +359,8 @@ class TwoEndpoints(RuleBasedStateMachine):
     def places_are_kept(self) -> None:
         """R26."""
         for end in getattr(self, "ends", ()):
-            assert 0 <= end.running <= MAX_CALLS
-            assert end.overrunning == end.uploads == 0
+            assert 0 <= end.places.running <= MAX_CALLS
+            assert end.places.overrunning == end.uploads == 0
             assert not end.failed
 
     @invariant()
@@ -405,7 +405,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         for end in self.ends:
             assert end.ready
             assert end.exchanges == {}
-            assert end.running == 0
+            assert end.places.running == 0
             assert not end.outbox
             assert end.outbox.control_bytes == 0
             assert end.next_message() is None

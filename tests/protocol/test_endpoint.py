@@ -179,7 +179,7 @@ def test_the_example_of_the_document() -> None:
     [end] = caller.receive(sent)
     assert isinstance(end, End)
     assert caller.exchanges == callee.exchanges == {}
-    assert callee.running == 0
+    assert callee.places.running == 0
 
 
 # --- calls
@@ -333,7 +333,7 @@ def test_an_answer(encoding: Encoding) -> None:
     with pytest.raises(LocalProtocolError, match="id 1, which is CLOSED"):
         talk.endpoint.answer(1, talk.payload(None))
     assert talk.endpoint.exchanges == {}
-    assert talk.endpoint.running == 0
+    assert talk.endpoint.places.running == 0
 
 
 @BOTH
@@ -361,7 +361,7 @@ def test_an_error(encoding: Encoding, window: Any) -> None:
         talk.endpoint.send(1, talk.payload(5))
     info = ErrorInfo("UNKNOWN", "KeyError", "'a'", traceback="tb", causes=[ErrorInfo("ABORTED")])
     talk.endpoint.answer_error(1, info, cleanup=True, retry=True)
-    assert talk.endpoint.running == 1
+    assert talk.endpoint.places.running == 1
     *items, error = talk.says()
     assert [item["items"] for item in items] == ([[5]] if window else [])
     assert error == {
@@ -371,7 +371,7 @@ def test_an_error(encoding: Encoding, window: Any) -> None:
             "causes": [{"code": "ABORTED"}],
         },
     }  # fmt: skip
-    assert talk.endpoint.running == 0
+    assert talk.endpoint.places.running == 0
 
 
 @BOTH
@@ -419,18 +419,19 @@ def test_an_overrun_keeps_its_place(encoding: Encoding) -> None:
     for stopped_first in (False, True):
         talk = Talk("accepting", encoding)
         talk.called(1, window=STREAM)
+        call = talk.endpoint.exchanges[1]
         talk.hears({"type": "cancel", "id": 1})
         info = ErrorInfo("DEADLINE_EXCEEDED", "CleanupTimeout")
         talk.endpoint.answer_error(1, info, overrun=True)
-        assert (talk.endpoint.running, talk.endpoint.overrunning) == (1, 1)
+        assert (talk.endpoint.places.running, talk.endpoint.places.overrunning) == (1, 1)
         if stopped_first:
-            talk.endpoint.stopped(1)
+            talk.endpoint.stopped(call)
             assert [frame["type"] for frame in talk.says()] == ["error"]
         else:
             assert [frame["type"] for frame in talk.says()] == ["error"]
-            assert (talk.endpoint.running, talk.endpoint.overrunning) == (1, 1)
-            talk.endpoint.stopped(1)
-        assert (talk.endpoint.running, talk.endpoint.overrunning) == (0, 0)
+            assert (talk.endpoint.places.running, talk.endpoint.places.overrunning) == (1, 1)
+            talk.endpoint.stopped(call)
+        assert (talk.endpoint.places.running, talk.endpoint.places.overrunning) == (0, 0)
 
 
 # --- items

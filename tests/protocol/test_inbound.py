@@ -149,11 +149,11 @@ def test_early_frames_are_held(encoding: Encoding) -> None:
     assert talk.hears({"type": "ping"}, {"type": "call", "id": 1, "method": "m"}) == []
     assert talk.endpoint.holding
     assert talk.says() == []
-    assert talk.endpoint.running == 0
+    assert talk.endpoint.places.running == 0
     assert kinds(talk.endpoint.accept()) == ["call"]
     assert not talk.endpoint.holding
     assert [frame["type"] for frame in talk.says()] == ["hello", "pong"]
-    assert talk.endpoint.running == 1
+    assert talk.endpoint.places.running == 1
 
 
 @BOTH
@@ -186,7 +186,7 @@ def test_what_cannot_be_decoded_is_not_held(encoding: Encoding) -> None:
     with pytest.raises(RemoteProtocolError):
         talk.endpoint.receive(b"\xc1" if encoding == "msgpack" else "x")
     assert talk.endpoint.accept() == [], "nothing of what was held is taken up after that"
-    assert talk.endpoint.running == 0
+    assert talk.endpoint.places.running == 0
     assert [frame["type"] for frame in talk.says()] == ["goaway"]
 
 
@@ -260,7 +260,7 @@ def test_a_duplicate_of_an_open_id(encoding: Encoding) -> None:
     talk = Talk("accepting", encoding)
     call = {"type": "call", "id": 1, "method": "m"}
     refused(talk, call, call, match="does not go up")
-    assert talk.endpoint.running == 1
+    assert talk.endpoint.places.running == 1
 
 
 @BOTH
@@ -302,7 +302,7 @@ def test_calls_beyond_max_calls(encoding: Encoding) -> None:
         assert (error["type"], error["id"]) == ("error", id)
         assert error["error"]["code"] == "RESOURCE_EXHAUSTED"
         assert "retry" not in error
-        assert talk.endpoint.running == 2
+        assert talk.endpoint.places.running == 2
     last = refused(talk, {"type": "call", "id": 11}, match="too many violations")
     assert last.close_code == 1008
 
@@ -315,10 +315,10 @@ def test_a_place_is_free_when_the_writer_takes_the_final_frame(encoding: Encodin
         talk.called(id)
         talk.hears({"type": "cancel", "id": id})
         talk.endpoint.answer_error(id, ErrorInfo("CANCELLED"))
-        assert talk.endpoint.running == 1
+        assert talk.endpoint.places.running == 1
         assert talk.called(id + 2) == []
         assert [frame["id"] for frame in talk.says()] == [id + 2, id]
-        assert talk.endpoint.running == 0
+        assert talk.endpoint.places.running == 0
 
 
 @BOTH
@@ -327,17 +327,18 @@ def test_overrun_handlers_keep_their_places(encoding: Encoding) -> None:
     talk = Talk("accepting", encoding, limits=Limits(max_calls=2, violation_budget=1))
     talk.called(1)
     talk.called(3)
+    call = talk.endpoint.exchanges[3]
     talk.hears({"type": "cancel", "id": 3})
     talk.endpoint.answer_error(3, ErrorInfo("DEADLINE_EXCEEDED", "CleanupTimeout"), overrun=True)
     assert [frame["id"] for frame in talk.says()] == [3]
-    assert (talk.endpoint.running, talk.endpoint.overrunning) == (2, 1)
+    assert (talk.endpoint.places.running, talk.endpoint.places.overrunning) == (2, 1)
     for id in range(5, 105, 2):
         assert talk.called(id) == []
         [error] = talk.says()
         assert error["error"]["code"] == "RESOURCE_EXHAUSTED"
         assert error["retry"] is True
-    talk.endpoint.stopped(3)
-    assert (talk.endpoint.running, talk.endpoint.overrunning) == (1, 0)
+    talk.endpoint.stopped(call)
+    assert (talk.endpoint.places.running, talk.endpoint.places.overrunning) == (1, 0)
     assert kinds(talk.called(105)) == ["call"]
     talk.called(107)
     assert "retry" not in talk.says()[0]
@@ -387,7 +388,7 @@ def test_uploads_are_opened(encoding: Encoding) -> None:
     assert kinds(talk.called(1, args=[None, None], refs=refs)) == ["call"]
     assert talk.endpoint.highest_seen == 7
     assert talk.endpoint.exchanges.keys() == {1, 3, 7}
-    assert talk.endpoint.running == 1, "an upload takes no place in max_calls"
+    assert talk.endpoint.places.running == 1, "an upload takes no place in max_calls"
     assert kinds(talk.hears(chunk(3, 1, 2))) == ["chunk"]
     assert kinds(talk.hears(chunk(7, 1, 2, 3))) == ["overflow"]
     assert kinds(talk.hears({"type": "end", "id": 3})) == ["end"]

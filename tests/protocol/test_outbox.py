@@ -39,7 +39,7 @@ class Box(Outbox):
             self.add_item(id, item(size), size)
 
     def calls(self, id: int, size: int = 2) -> None:
-        self.add_call(JSON.call(id, args=item(size)), size)
+        self.add_opening(id, JSON.call(id, args=item(size)), size)
 
     def answers(self, id: int, size: int = 2) -> None:
         self.add_answer(JSON.result(id, item(size)), size)
@@ -402,10 +402,10 @@ def test_a_call_that_was_not_written_is_taken_back() -> None:
     box.calls(1)
     box.calls(3)
     assert box.unwritten_calls() == [1, 3]
-    assert box.remove_call(1)
-    assert not box.remove_call(1)
+    assert box.remove_opening(1)
+    assert not box.remove_opening(1)
     assert box.takes() == ["call 3"]
-    assert not box.remove_call(3)
+    assert not box.remove_opening(3)
     assert box.unwritten_calls() == []
 
 

@@ -77,11 +77,16 @@ class Ends:
         """Nothing is open between them."""
         for each in (self.client, self.server):
             assert each.endpoint.exchanges == {}
-            assert each.endpoint.running == each.endpoint.overrunning == 0
+            assert each.endpoint.places.running == each.endpoint.places.overrunning == 0
             assert each.callee.running == 0
             assert each.caller.open_calls == 0
-            assert each.caller._places.value == each.endpoint.peer.max_calls
-            assert each.caller._places.statistics().tasks_waiting == 0
+            assert each.caller.places.calls.value == each.endpoint.peer.max_calls
+            assert each.caller.places.calls.statistics().tasks_waiting == 0
+            assert each.caller.places.uploads.value == each.endpoint.peer.max_uploads
+            assert each.caller.uploads == {}
+            assert each.callee.exports == {}
+            assert each.endpoint.objects == {}
+            assert each.endpoint.uploads == 0
 
 
 async def quiet() -> None:

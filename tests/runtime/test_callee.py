@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ async def test_the_wrong_kind_of_call_says_how_it_is_called(autojump_clock):
             await quiet()
 
 
-async def test_what_cannot_be_called_yet_says_so(autojump_clock):
+async def test_a_context_and_a_task_say_how_they_are_called(autojump_clock):
     class Contexts:
         @rpc
         async def add(self, left: int) -> int:
@@ -91,9 +92,16 @@ async def test_what_cannot_be_called_yet_says_so(autojump_clock):
         @rpc
         async def start(self, task_status: trio.TaskStatus[int]) -> None: ...
 
+        @rpc
+        @asynccontextmanager
+        async def hold(self) -> AsyncIterator[int]:
+            yield 1
+
     async with open_ends(Contexts()) as ends:
-        with pytest.raises(InvalidArgument, match="start cannot be called over this version"):
+        with pytest.raises(InvalidArgument, match=r"start is a task: use await nursery.start\("):
             await ends.client.call("start")
+        with pytest.raises(InvalidArgument, match=r"hold is a context: use async with connection"):
+            await ends.client.call("hold")
         assert await ends.client.call("add", 1) == 1
 
 
@@ -251,7 +259,7 @@ async def test_cancels_and_grants_for_what_has_ended(autojump_clock):
         assert (await peer.hears("result"))["id"] == 5
         connection.callee.on_cancel(connection.endpoint.family.cancel(1, "abort", None))
         connection.callee.on_grant(connection.endpoint.family.grant(3, 1, 1))
-        connection.callee.on_room(3)
+        connection.callee.on_credit(3)
 
 
 async def test_items_of_an_upload_that_nobody_takes(autojump_clock):
@@ -387,10 +395,10 @@ async def test_max_calls_and_one_more(autojump_clock):
             for _ in range(2):
                 nursery.start_soon(ends.client.call, "stuck")
             await quiet()
-            ends.client.caller._places.release()
+            ends.client.caller.places.calls.release()
             with pytest.raises(ResourceExhausted, match="too many calls at once"):
                 await ends.client.call("add", 1)
-            ends.client.caller._places.acquire_nowait()
+            ends.client.caller.places.calls.acquire_nowait()
             nursery.cancel_scope.cancel()
 
 

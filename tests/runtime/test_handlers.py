@@ -721,7 +721,7 @@ async def test_a_handler_that_will_not_stop_keeps_its_place(kind, autojump_clock
         (error,) = ends.down.sent("error")
         assert error["error"]["name"] == "CleanupTimeout"
         assert error["cleanup"] is True
-        assert ends.server.endpoint.running == 1
+        assert ends.server.endpoint.places.running == 1
         budget = ends.server.endpoint.budget
         for _ in range(300):
             with pytest.raises(ResourceExhausted) as caught:

@@ -145,12 +145,6 @@ async def test_properties(autojump_clock):
         assert await ends.client.call("settings.theme") == "light"
 
 
-async def test_methods_of_kinds_that_are_still_to_come(autojump_clock):
-    async with open_ends(Market()) as ends:
-        with pytest.raises(NotImplementedError, match=r"Market.transaction is a .*not yet"):
-            ends.client.proxy(Market).transaction()
-
-
 async def test_arguments_that_do_not_fit_are_told_before_anything_is_sent(autojump_clock):
     async with open_ends(Market()) as ends:
         market = ends.client.proxy(Market)

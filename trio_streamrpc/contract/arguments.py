@@ -6,8 +6,10 @@ careful way, which tells what is wrong in Python's own words, is only walked whe
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import Method
     from trio_streamrpc.contract.payloads import Decode, Encode, Payloads
 
-__all__ = ["MethodCodec"]
+__all__ = ["MethodCodec", "Reference"]
 
 Data = bytes | msgspec.Raw
 Place = int | str
+#: An argument that is no data: its place, its parameter in the role that it has there, and itself.
+Reference = tuple[Place, Parameter, Any]
+#: Makes what stands in the place of a reference, for the parameter that takes it.
+Placeholder = Callable[[Parameter], Any]
 
 POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -60,6 +66,8 @@ class MethodCodec:
         self.variadic = self._only(inspect.Parameter.VAR_POSITIONAL)
         self.variadic_named = self._only(inspect.Parameter.VAR_KEYWORD)
         self.is_plain = all(each.role is Role.DATA for each in self.parameters)
+        #: Whether some parameter takes anything, and a stream or a function among it.
+        self.is_open = any(takes_anything(each) for each in self.parameters)
         self.most = None if self.variadic else len(self.positional)
         self.least = sum(not each.has_default for each in self.positional)
         required = (each for each in self.named.values() if not each.has_default)
@@ -74,6 +82,9 @@ class MethodCodec:
         strict = method.options.strict
         self._encoders: dict[str, Encode] = {}
         self._decoders: dict[str, Decode] = {}
+        self._payloads = payloads
+        #: How the callbacks are called that its parameters take, once that was asked for.
+        self.callbacks: dict[str, Method] = {}
         for each in self.parameters:
             if each.role is Role.DATA:
                 with_place = f"{self.label}(), parameter {each.name!r}"
@@ -106,12 +117,12 @@ class MethodCodec:
 
     def encode_arguments(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[bytes, bytes | None]:
-        """The array of the positional arguments and the map of the others, or None if it is empty.
+    ) -> tuple[bytes, bytes | None, list[Reference]]:
+        """The array of the positional arguments, the map of the others, or None if it is empty, and
+        the references: what is no data is null in the payloads (R19).
 
-        What is no data is null there (R19); :meth:`references` tells what it was. Raises
-        :exc:`TypeError` before anything is sent: in Python's words if the arguments do not fit the
-        method, else naming the argument that cannot be encoded.
+        Raises :exc:`TypeError` before anything is sent: in Python's words if the arguments do not
+        fit the method, else naming the argument that cannot be encoded.
         """
         count = len(args)
         if (
@@ -123,40 +134,50 @@ class MethodCodec:
             problem = self.misfit(count, kwargs)
             if problem:
                 raise TypeError(problem)
-        if self.at_once:
+        references = self._references(args, kwargs)
+        if self.at_once and not references:
             try:
-                return self._encode_any(args), self._encode_any(kwargs) if kwargs else None
+                return self._encode_any(args), self._encode_any(kwargs) if kwargs else None, []
             except Exception:
                 pass  # which argument it was is found out below
-        places = [
-            self._encode_one(self.parameter_at(index), index, value)
-            for index, value in enumerate(args)
-        ]
-        named = {
-            name: self._encode_one(self.parameter_at(name), name, value)
-            for name, value in kwargs.items()
-        }
-        return self._splice(places), self._splice(named) if named else None
+        elsewhere = {place for place, _, _ in references}
+        places = [self._encode_one(index, value, elsewhere) for index, value in enumerate(args)]
+        named = {name: self._encode_one(name, value, elsewhere) for name, value in kwargs.items()}
+        return self._splice(places), self._splice(named) if named else None, references
 
-    def references(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> list[tuple[Place, Parameter, Any]]:
-        """The arguments that are no data (R19): their places, their parameters, and themselves.
-
-        An optional one that is None is none.
-        """
-        if self.is_plain:
+    def _references(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Reference]:
+        """The arguments that are no data; an optional one that is None is none (R19)."""
+        if self.is_plain and not self.is_open:
             return []
+        found: list[Reference] = []
         places: Iterable[tuple[Place, Any]] = [*enumerate(args), *kwargs.items()]
-        return [
-            (place, parameter, value)
-            for place, value in places
-            if (parameter := self.parameter_at(place)).role is not Role.DATA
-            and not (value is None and parameter.optional)
-        ]
+        for place, value in places:
+            parameter = self.parameter_at(place)
+            if parameter.role is Role.DATA:
+                role = role_of(value) if takes_anything(parameter) else None
+                if role is not None:
+                    found.append((place, replace(parameter, role=role), value))
+            elif value is not None or not parameter.optional:
+                self._check_reference(parameter, value)
+                found.append((place, parameter, value))
+        return found
 
-    def _encode_one(self, parameter: Parameter, place: Place, value: Any) -> msgspec.Raw | None:
-        if parameter.role is not Role.DATA:
+    def _check_reference(self, parameter: Parameter, value: Any) -> None:
+        if parameter.role is Role.UPLOAD:
+            fits, wanted = isinstance(value, AsyncIterable), "an async iterable"
+        else:
+            fits, wanted = callable(value), "an async function"
+        if not fits:
+            raise TypeError(
+                f"{self.label}(): argument {parameter.name!r} is to be {wanted}, "
+                f"and is {described(value)}"
+            )
+
+    def _encode_one(
+        self, place: Place, value: Any, elsewhere: Iterable[Place]
+    ) -> msgspec.Raw | None:
+        parameter = self.parameter_at(place)
+        if parameter.role is not Role.DATA or place in elsewhere:
             return None
         try:
             return msgspec.Raw(self._encoders[parameter.name](value))
@@ -172,11 +193,11 @@ class MethodCodec:
         self,
         args: Data | None,
         kwargs: Data | None = None,
-        placeholders: Mapping[Place, Any] = {},
+        placeholders: Mapping[Place, Placeholder] = {},
     ) -> tuple[list[Any], dict[str, Any]]:
         """The arguments that a call's payloads say, checked against the method's annotations.
 
-        ``placeholders`` holds what stands in the places of ``refs``, by index or name (R19).
+        ``placeholders`` makes what stands in the places of ``refs``, by index or name (R19).
         Raises :exc:`InvalidArgument`: in Python's words, or with the path to what is wrong.
         """
         whole = self._decode_whole
@@ -206,8 +227,12 @@ class MethodCodec:
         except Exception as error:
             raise InvalidArgument(f"{self.name}(): {what}: {explain(error)}") from error
 
-    def _decode_one(self, place: Place, raw: msgspec.Raw, placeholders: Mapping[Place, Any]) -> Any:
+    def _decode_one(
+        self, place: Place, raw: msgspec.Raw, placeholders: Mapping[Place, Placeholder]
+    ) -> Any:
         parameter = self.parameter_at(place)
+        if place in placeholders and (parameter.role is not Role.DATA or takes_anything(parameter)):
+            return placeholders[place](parameter)
         if parameter.role is Role.DATA:
             if place in placeholders:
                 raise InvalidArgument(
@@ -219,8 +244,6 @@ class MethodCodec:
                 return self._decoders[parameter.name](raw)
             except Exception as error:
                 raise InvalidArgument(explain(error, root)) from error
-        if place in placeholders:
-            return placeholders[place]
         if parameter.optional and bytes(raw) in NULLS:
             return None
         raise InvalidArgument(
@@ -229,6 +252,33 @@ class MethodCodec:
         )
 
     # Both
+
+    def item_encoder(self, parameter: Parameter) -> Encode:
+        """What encodes the items of an upload; it raises :exc:`TypeError` that names it."""
+        encode = self._payloads.encoder(parameter.item_type)
+
+        def encode_item(item: Any) -> bytes:
+            try:
+                return encode(item)
+            except Exception as error:
+                raise TypeError(
+                    f"{self.label}(): an item of {parameter.name!r}, {described(item)}, cannot be "
+                    f"encoded: {error}"
+                ) from error
+
+        return encode_item
+
+    def item_decoder(self, parameter: Parameter) -> Decode:
+        """What decodes them; it raises :exc:`InvalidArgument` that names it."""
+        decode = self._payloads.compiled(parameter.item_type)
+
+        def decode_item(data: Data) -> Any:
+            try:
+                return decode(data)
+            except Exception as error:
+                raise InvalidArgument(explain(error, f"$.{parameter.name}[…]")) from error
+
+        return decode_item
 
     def parameter_at(self, place: Place) -> Parameter:
         """The parameter of an argument, by index or name; that there is one was checked."""
@@ -279,6 +329,29 @@ class MethodCodec:
 
 NOUNS: Final = {Role.UPLOAD: "stream", Role.CALLBACK: "callback"}
 NULLS: Final = (b"\xc0", b"null")
+
+
+def takes_anything(parameter: Parameter) -> bool:
+    """Whether nothing is said about what it takes."""
+    return parameter.role is Role.DATA and (
+        parameter.annotation is Any or parameter.annotation is object
+    )
+
+
+def role_of(value: Any) -> Role | None:
+    """What a value is to a parameter that takes anything; None for data."""
+    if isinstance(value, str | bytes | int | float | list | dict | tuple | None):
+        return None
+    if isinstance(value, AsyncIterable):
+        return Role.UPLOAD
+    function = value
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function) or (
+        callable(function) and inspect.iscoroutinefunction(type(function).__call__)
+    ):
+        return Role.CALLBACK
+    return None
 
 
 def compiled(payloads: Payloads, annotation: Any, strict: bool, what: str) -> Decode:

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin
 __all__ = [
     "STREAM_NAMES",
     "UnresolvedName",
+    "callback_types",
     "class_hints",
     "class_of",
     "context_item",
@@ -167,6 +168,18 @@ def is_callback(annotation: Any) -> bool:
             "a callback is an async function: annotate it as Callable[[…], Awaitable[…]]"
         )
     return True
+
+
+def callback_types(annotation: Any) -> tuple[list[Any] | None, Any]:
+    """What a ``Callable[[A, B], Awaitable[R]]`` takes and gives; None if it takes anything."""
+    arguments = get_args(without_none(annotation))
+    if not arguments:
+        return None, Any
+    *_, result = arguments
+    taken = arguments[0] if isinstance(arguments[0], list) else None
+    results = get_args(bare(result))
+    # The last one: of a Coroutine[Any, Any, R] too it is what awaiting it gives.
+    return taken, results[-1] if results else Any
 
 
 def is_named(origin: Any, name: str, package: str) -> bool:

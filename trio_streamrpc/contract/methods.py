@@ -6,11 +6,12 @@ once; a call is a look-up of its dotted name. Nothing on the wire ever reaches `
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, get_origin
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,7 @@ from trio_streamrpc.contract.signatures import (
     Signature,
     Source,
     TypeArguments,
+    read_callback,
     read_property,
     read_signature,
 )
@@ -68,6 +70,9 @@ class Method:
     yields_object: bool = False
     """Whether what a context yields has ``@rpc`` methods: a remote object (R20)."""
 
+    needs_object: bool = False
+    """Whether what it yields cannot be None instead."""
+
     _codecs: WeakKeyDictionary[Payloads, MethodCodec] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
@@ -76,6 +81,31 @@ class Method:
     def untyped(cls, name: str, kind: Kind = Kind.UNARY) -> Method:
         """A method that nothing is known of, for calls without a contract."""
         return cls(name, kind, None, ANY_ARGUMENTS, Any, label=name)
+
+    @classmethod
+    def of_callback(cls, parameter: Parameter, name: str) -> Method:
+        """How a callback is called that this parameter takes (R20); messages call it ``name``.
+
+        Raises :exc:`TypeError` for a callback that takes callbacks which cannot be awaited.
+        """
+        if parameter.role is not Role.CALLBACK or parameter.annotation is Any:
+            return cls("", Kind.UNARY, None, ANY_ARGUMENTS, Any, label=name)
+        parameters, result = read_callback(name, parameter.annotation)
+        if parameters is None:
+            parameters = ANY_ARGUMENTS
+        return cls("", Kind.UNARY, None, parameters, result, label=name)
+
+    def gives_object(self, value: object) -> bool:
+        """Whether what a context or a task of it gives is an object, and no data."""
+        if self.result_type is Any:
+            return not isinstance(value, type) and has_methods(type(value))
+        return self.yields_object
+
+    def bind(self, function: Callable[..., Any]) -> Method:
+        """The same method, run by that function; what was compiled for it is shared."""
+        method = replace(self, function=function)
+        object.__setattr__(method, "_codecs", self._codecs)
+        return method
 
     def wire(self, payloads: Payloads) -> MethodCodec:
         """Its codec for these payloads, compiled at the first call.
@@ -156,9 +186,8 @@ def read_method(
     service: type,
     arguments: TypeArguments,
     prefix: str,
-    instance: object | None,
 ) -> Method:
-    """A method from its definitions in the classes of a service."""
+    """A method from its definitions in the classes of a service or of a contract."""
     label = f"{service.__name__}.{attribute}"
     marks = [mark for each in definitions if (mark := mark_of(each.function)) is not None]
     options = marks[0].options
@@ -189,7 +218,7 @@ def read_method(
         signature,
         options,
         label=label,
-        function=None if instance is None else bound(attribute, definitions[0], instance),
+        function=None,
         is_property=is_property,
         writable=is_property and first.fset is not None,
     )
@@ -221,6 +250,7 @@ def make_method(
         options=options,
         doc=signature.doc,
         yields_object=yields_object(signature),
+        needs_object=yields_object(signature) and not hints.is_optional(signature.result_type),
         is_property=is_property,
         writable=writable,
         label=label,
@@ -236,10 +266,10 @@ def service_table(service: object, prefix: str, path: tuple[object, ...]) -> Met
             f"{place(prefix)} is the class {service.__name__}: pass an instance of it, "
             f"{service.__name__}()"
         )
-    cls = type(service)
+    cls: Any = type(service)
     attributes = {
-        name: read_method(name, definitions, cls, hints.type_arguments(cls), prefix, service)
-        for name, definitions in definitions_of(cls).items()
+        name: method.bind(bound(name, definition, service))
+        for name, (method, definition) in class_methods(cls, prefix).items()
     }
     namespaces = {}
     for name, value in nested_services(service).items():
@@ -252,6 +282,16 @@ def service_table(service: object, prefix: str, path: tuple[object, ...]) -> Met
             f"{place(prefix)}, {service!r}, has no @rpc method: did you forget to mark them{hint}?"
         )
     return MethodTable(cls.__name__, attributes, namespaces)
+
+
+@functools.lru_cache(maxsize=1024)
+def class_methods(cls: type, prefix: str) -> dict[str, tuple[Method, Definition]]:
+    """The methods of a service's class and what runs: read once, for all its instances."""
+    arguments = hints.type_arguments(cls)
+    return {
+        name: (read_method(name, definitions, cls, arguments, prefix), definitions[0])
+        for name, definitions in definitions_of(cls).items()
+    }
 
 
 def mapping_table(service: Mapping[Any, Any], prefix: str, path: tuple[object, ...]) -> MethodTable:
@@ -298,7 +338,7 @@ def contract_table(contract: Any, prefix: str, path: tuple[type, ...]) -> Method
         raise TypeError(f"a contract is a class, not {contract!r}")
     arguments = hints.type_arguments(contract)
     attributes = {
-        name: read_method(name, definitions, cls, arguments, prefix, None)
+        name: read_method(name, definitions, cls, arguments, prefix)
         for name, definitions in definitions_of(cls).items()
     }
     namespaces = {}

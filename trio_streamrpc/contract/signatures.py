@@ -22,6 +22,7 @@ __all__ = [
     "Signature",
     "Source",
     "TypeArguments",
+    "read_callback",
     "read_property",
     "read_signature",
 ]
@@ -87,6 +88,11 @@ class Parameter:
         else:
             found = None
         return self.annotation if found is None else found[0]
+
+    @property
+    def is_task_status(self) -> bool:
+        """Whether no caller gives it: it is where a task says that it has started."""
+        return self.role is Role.TASK_STATUS
 
     @property
     def is_variadic(self) -> bool:
@@ -236,6 +242,24 @@ def read_signature(label: str, sources: Sequence[Source], arguments: TypeArgumen
         check_task(label, kind, parameters, statuses)
         kind, result = Kind.TASK, statuses[0].item_type
     return Signature(kind, parameters, result, first_doc(sources))
+
+
+def read_callback(label: str, annotation: Any) -> tuple[tuple[Parameter, ...] | None, Any]:
+    """The parameters of a ``Callable[…, Awaitable[…]]``, and its result; None for ``...``."""
+    taken, result = hints.callback_types(annotation)
+    if taken is None:
+        return None, result
+    reader = Reader(label, {})
+    return tuple(
+        Parameter(
+            name=f"argument {number}",
+            annotation=each,
+            kind=inspect.Parameter.POSITIONAL_ONLY,
+            role=reader.role_of(f"argument {number}", each),
+            optional=hints.is_optional(each),
+        )
+        for number, each in enumerate(taken, 1)
+    ), result
 
 
 def read_property(

@@ -11,6 +11,7 @@ verbs, and the record of every id that is open.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Raw
@@ -25,11 +26,18 @@ from trio_streamrpc.errors import (
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol import inbound
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
-from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, RoundTrip, ViolationBudget
-from trio_streamrpc.protocol.exchanges import Exchange
+from trio_streamrpc.protocol.credit import (
+    Growth,
+    ReceiveWindow,
+    RoundTrip,
+    SendCredit,
+    ViolationBudget,
+)
+from trio_streamrpc.protocol.exchanges import Exchange, Places
 from trio_streamrpc.protocol.frames import (
     VERSION,
     Announced,
+    Call,
     End,
     Error,
     ErrorInfo,
@@ -37,6 +45,7 @@ from trio_streamrpc.protocol.frames import (
     Hello,
     Kind,
     Overflow,
+    Ref,
     Result,
     WindowInfo,
     encodable,
@@ -56,6 +65,8 @@ TOO_LATE_FOR_GRANTS = (STATES["LEAVING"], STATES["CLOSED"])
 ERROR_BYTES = 16 * 1024
 #: What a call takes beside its payloads, above what any frame does.
 CALL_BYTES = 64
+#: And what each of its references does, at most: a place may be a name.
+REF_BYTES = 32
 
 
 class Endpoint:
@@ -91,12 +102,17 @@ class Endpoint:
         self._next_id = 1 if side == "connecting" else 2
         #: The highest id seen of the other side; its parity is the other one (R5).
         self.highest_seen = 0
-        #: Calls of the other side that take a place here, and how many of them have outlived
-        #: their final frame (R7a, R26).
-        self.running = 0
-        self.overrunning = 0
+        #: The calls of the other side to this side's service (R26).
+        self.places = Places(self.limits.max_calls)
+        #: What this side has exported and the other side may call: an object's id, and the call to
+        #: a service that it belongs to in the end (R20, R26).
+        self.objects: dict[int, Exchange] = {}
         #: Uploads of the other side whose final frame has not come (R19).
         self.uploads = 0
+        #: Calls whose writing somebody waits for, and what has been taken by the writer since it
+        #: was last asked: such calls, and the final frames of this side's uploads.
+        self._watched: set[int] = set()
+        self._departed: list[int] = []
         #: The highest id that a drain still runs; None while there is no drain (R27).
         self.drain_from: int | None = None
         self.peer_drains = False
@@ -218,6 +234,9 @@ class Endpoint:
         args: bytes,
         kwargs: bytes | None = None,
         *,
+        refs: Sequence[tuple[int | str, Literal["stream", "object"]]] = (),
+        target: int = 0,
+        root: Exchange | None = None,
         window: Window | None = None,
         growth: Growth | None = None,
         timeout: float | None = None,
@@ -225,7 +244,10 @@ class Endpoint:
     ) -> Exchange:
         """Open a call: unary, or with a window for its response stream (R18).
 
-        The window grows if there is a ``growth``, and stays as it is if not.
+        The window grows if there is a ``growth``, and stays as it is if not. ``refs`` are the
+        places that hold an upload or an object instead of data (R19); the record has ``uploads``
+        and the ids of ``objects``, in that order. ``target`` is an object of the other side, and
+        ``root`` the record of the call that it belongs to in the end.
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
         :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
@@ -237,7 +259,13 @@ class Endpoint:
             gone.retry = True
             raise gone
         size = len(args) + self.codec.length(method) + CALL_BYTES
-        frame = self.family.call(id=self._next_id, method=method, args=Raw(args))
+        frame = self.family.call(id=self._next_id, target=target, method=method, args=Raw(args))
+        if refs:
+            frame.refs = [
+                Ref(place, kind, self._next_id + 2 * number)
+                for number, (place, kind) in enumerate(refs, 1)
+            ]
+            size += sum(REF_BYTES + self.codec.length(str(place)) for place, _ in refs)
         if kwargs is not None:
             frame.kwargs = Raw(kwargs)
             size += len(kwargs)
@@ -247,16 +275,47 @@ class Endpoint:
         if timeout is not None:
             frame.timeout = timeout
         if window is None:
-            exchange = Exchange(self._next_id, STATES["AWAITING"])
+            exchange = Exchange(self._next_id, STATES["AWAITING"], root)
         else:
             frame.window = WindowInfo(window.items, window.bytes)
-            exchange = Exchange(self._next_id, STATES["CONSUMING"])
+            exchange = Exchange(self._next_id, STATES["CONSUMING"], root)
             exchange.window = ReceiveWindow(window, growth)
         self._check_size("the arguments", size)
-        self._next_id += 2
+        self._next_id += 2 + 2 * len(refs)
         self.exchanges[exchange.id] = exchange
-        self.outbox.add_call(frame, size)
+        for ref in frame.refs or ():
+            self._open_ref(exchange, ref)
+        self.outbox.add_opening(exchange.id, frame, size)
         return exchange
+
+    def _open_ref(self, call: Exchange, ref: Ref) -> None:
+        if ref.type == "object":
+            self._export(call, ref.id)
+            return
+        upload = self.exchanges[ref.id] = Exchange(ref.id, STATES["PRODUCING"])
+        # R18: how far an upload may run ahead is for the side that takes it to say.
+        upload.credit = SendCredit(self.peer.window.items, self.peer.window.bytes)
+        call.uploads += (upload,)
+
+    def _export(self, owner: Exchange, id: int) -> None:
+        self.objects[id] = owner.root
+        owner.objects += (id,)
+
+    def end_objects(self, id: int) -> None:
+        """Nothing that was exported with that call can be called any more (R20)."""
+        exchange = self.exchanges.get(id)
+        if exchange is not None:
+            for each in exchange.objects:
+                self.objects.pop(each, None)
+
+    def watch(self, id: int) -> None:
+        """Have :meth:`departed` tell when that call is written (R11)."""
+        self._watched.add(id)
+
+    def departed(self) -> list[int]:
+        """What was taken by the writer: watched calls, and uploads, which are over then (R19)."""
+        ids, self._departed = self._departed, []
+        return ids
 
     def answer(self, id: int, value: bytes) -> None:
         """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long."""
@@ -266,30 +325,32 @@ class Endpoint:
         self.outbox.add_answer(self.family.result(id, Raw(value)), len(value))
 
     def answer_error(
-        self, id: int, info: ErrorInfo, *, cleanup: bool = False, retry: bool = False,
-        overrun: bool = False,
+        self, id: int, info: ErrorInfo, *, cleanup: bool = False, same: bool = False,
+        retry: bool = False, overrun: bool = False,
     ) -> None:  # fmt: skip
         """The end of a call by an error, unary or stream.
 
         ``overrun``: the handler has not stopped; the call keeps its place until :meth:`stopped`
-        says that it has (R7a).
+        says that it has (R7a). ``same``: it is the caller's own error, which a context has let
+        pass (R20).
         """
         exchange = self._sending(id, Kind.ERROR)
         info, size = self.shortened(info)
-        if overrun and exchange.place:
+        if overrun and exchange.places is not None:
             exchange.overrun = True
-            self.overrunning += 1
+            exchange.places.overrunning += 1
         self._close(exchange, STATES["CLOSED"])
-        frame = self.family.error(id, info, cleanup=cleanup, retry=retry)
+        frame = self.family.error(id, info, cleanup=cleanup, same=same, retry=retry)
         if exchange.credit is None:
             self.outbox.add_answer(frame, size)
         else:
             self.outbox.add_final(frame, size)
 
-    def stopped(self, id: int) -> None:
+    def stopped(self, call: Exchange) -> None:
         """A handler that was said to have overrun its time has stopped at last (R7a)."""
-        self.overrunning -= 1
-        self.running -= 1
+        assert call.places is not None
+        call.places.overrunning -= 1
+        call.places.running -= 1
 
     def may_send(self, id: int) -> bool:
         """Whether an item may be sent on that stream now (R14)."""
@@ -312,6 +373,22 @@ class Endpoint:
         credit.spend(size)
         self.outbox.add_item(id, Raw(item), size)
 
+    def send_object(self, id: int) -> int:
+        """The one item of a context or a task, if it is an object: gives the object's id (R20)."""
+        exchange = self._sending(id, Kind.CHUNK)
+        credit = exchange.credit
+        if credit is None or not credit.open:
+            raise LocalProtocolError(f"an item on id {id} without credit")
+        item = self.codec.null
+        credit.spend(len(item))
+        ref = Ref(0, "object", self._next_id)
+        self._next_id += 2
+        self._export(exchange, ref.id)
+        # R12: it opens an id, so it keeps to the order of ids.
+        chunk = self.family.chunk(id, [item], len(item), [ref])
+        self.outbox.add_opening(ref.id, chunk, REF_BYTES)
+        return ref.id
+
     def end(self, id: int) -> None:
         """The end of a stream: its iterator is exhausted, or has stopped as asked (R6)."""
         exchange = self._sending(id, Kind.END)
@@ -329,8 +406,7 @@ class Endpoint:
         exchange = self.exchanges.get(id)
         if exchange is None or exchange.state is STATES["CLOSED"]:
             return True
-        if self.outbox.remove_call(id):
-            del self.exchanges[id]
+        if self.take_back(id):
             return False
         state = self._sending(id, Kind.CANCEL).state.sent[Kind.CANCEL]
         assert state is not None
@@ -371,13 +447,31 @@ class Endpoint:
             self.drain_from = self.highest_seen
             self.outbox.add_control(self.family.goaway(self.highest_seen))
 
+    def take_back(self, id: int) -> bool:
+        """Take back a call if it was not yet written (R12)."""
+        exchange = self.exchanges.get(id)
+        if exchange is None or not self.outbox.remove_opening(id):
+            return False
+        self._forget(exchange)
+        return True
+
     def withdraw(self) -> list[int]:
         """Take back every call that was not yet written, and give their ids (R27)."""
         ids = self.outbox.unwritten_calls()
         for id in ids:
-            self.outbox.remove_call(id)
-            del self.exchanges[id]
+            self.outbox.remove_opening(id)
+            self._forget(self.exchanges[id])
         return ids
+
+    def _forget(self, call: Exchange) -> None:
+        """R12: a call that was not yet written never was, and nor were its references."""
+        self.end_objects(call.id)
+        for upload in call.uploads:
+            if self.exchanges.pop(upload.id, None) is not None:
+                self.outbox.remove_stream(upload.id)
+                self._departed.append(upload.id)
+        self._watched.discard(call.id)
+        del self.exchanges[call.id]
 
     def refuse(self, id: int, info: ErrorInfo, *, retry: bool = False) -> None:
         """The final frame of a call for which nothing is started, and which has no record."""
@@ -403,9 +497,9 @@ class Endpoint:
 
     # --- the records
 
-    def open_exchange(self, id: int, state: State) -> Exchange:
+    def open_exchange(self, id: int, state: State, root: Exchange | None = None) -> Exchange:
         """A record for an id that the other side has opened."""
-        exchange = self.exchanges[id] = Exchange(id, state)
+        exchange = self.exchanges[id] = Exchange(id, state, root)
         return exchange
 
     def _sending(self, id: int, kind: int) -> Exchange:
@@ -417,22 +511,32 @@ class Endpoint:
 
     def _close(self, exchange: Exchange, state: State) -> None:
         """A final frame of this side enters the outbox: nothing may follow it (R6)."""
-        # R10: with a call end its uploads.
+        # R10: with a call end its uploads; R20: and what was exported with it.
         for upload in exchange.uploads:
-            self.cancel(upload, "abort")
+            self.cancel(upload.id, "abort")
+        self.end_objects(exchange.id)
         exchange.state = state
 
-    def _written(self, frame: Result | End | Error) -> None:
-        """A final frame was taken by the writer: its id is over, and its place free (R26)."""
+    def _written(self, frame: Call | Result | End | Error) -> None:
+        """A frame was taken by the writer; after a final one the call's place is free (R26)."""
+        if type(frame) is self.family.call:
+            if frame.id in self._watched:
+                self._watched.remove(frame.id)
+                self._departed.append(frame.id)
+            return
         exchange = self.exchanges.pop(frame.id)
-        if exchange.place and not exchange.overrun:
-            self.running -= 1
+        if exchange.places is None:
+            self._departed.append(frame.id)
+        elif not exchange.overrun:
+            exchange.places.running -= 1
 
     def _say_hello(self) -> None:
         limits = self.limits
         announced = Announced(
             window=WindowInfo(limits.window.items, limits.window.bytes),
             max_calls=limits.max_calls,
+            max_object_calls=limits.max_object_calls,
+            max_uploads=limits.max_uploads,
             max_message_bytes=limits.max_message_bytes,
             max_message_frames=limits.max_message_frames,
             max_frame_bytes=limits.max_frame_bytes,

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trio_streamrpc.errors import Code, RemoteProtocolError
-from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit
+from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit
+from trio_streamrpc.protocol.exchanges import Exchange, Places
 from trio_streamrpc.protocol.frames import (
     KINDS,
     VERSION,
-    Announced,
     Call,
     Cancel,
     Chunk,
@@ -38,7 +38,6 @@ from trio_streamrpc.protocol.states import STATES, TABLE
 
 if TYPE_CHECKING:
     from trio_streamrpc.protocol.endpoint import Endpoint, Event
-    from trio_streamrpc.protocol.exchanges import Exchange
 
 __all__ = ["HANDLERS", "check_first", "detach"]
 
@@ -47,8 +46,6 @@ CONSUMING = STATES["CONSUMING"]
 #: How the other side's ids leave IDLE.
 OPENED = {name: STATES[state] for name, state in TABLE["IDLE"]["RECEIVED"].items()}
 
-#: R19: what this side's hello announces, which is the default.
-MAX_UPLOADS = Announced().max_uploads
 #: The longest metadata that is taken, with a hello or a call, and the most features.
 METADATA_BYTES = 16 * 1024
 MAX_FEATURES = 64
@@ -78,58 +75,69 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     if frame.timeout is not None and math.isnan(frame.timeout):
         raise RemoteProtocolError("a timeout that is not a number")
     uploads = _open_refs(endpoint, frame)
-    refusal = _refusal(endpoint, frame)
+    root = endpoint.objects.get(frame.target)
+    places = endpoint.places if root is None else _places_of(endpoint, root)
+    refusal = _refusal(endpoint, frame, places)
     if refusal is not None:
         # R19: refs are opened even by a call that is refused, and cancelled by its callee.
         for upload in uploads:
-            endpoint.cancel(upload, "abort")
+            endpoint.cancel(upload.id, "abort")
         info, retry = refusal
         endpoint.refuse(frame.id, info, retry=retry)
         return None
     if frame.window is None:
-        exchange = endpoint.open_exchange(frame.id, OPENED["call"])
+        exchange = endpoint.open_exchange(frame.id, OPENED["call"], root)
     else:
-        exchange = endpoint.open_exchange(frame.id, OPENED["call stream"])
+        exchange = endpoint.open_exchange(frame.id, OPENED["call stream"], root)
         exchange.credit = SendCredit(frame.window.items, frame.window.bytes)
     exchange.uploads = uploads
-    exchange.place = True
-    endpoint.running += 1
+    exchange.places = places
+    places.running += 1
     return frame
 
 
-def _refusal(endpoint: Endpoint, call: Call) -> tuple[ErrorInfo, bool] | None:
+def _places_of(endpoint: Endpoint, root: Exchange) -> Places:
+    """R26: the calls to objects that belong to one call of a service have places of their own."""
+    if root.object_places is None:
+        root.object_places = Places(endpoint.limits.max_object_calls)
+    return root.object_places
+
+
+def _refusal(endpoint: Endpoint, call: Call, places: Places) -> tuple[ErrorInfo, bool] | None:
     """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
-    if call.target:
+    if call.target and call.target not in endpoint.objects:
         # R20: a call to something that has ended, or never was, is no more than that.
         return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
     if len(call.metadata) > METADATA_BYTES:
         return endpoint.error_info(Code.INVALID_ARGUMENT, "the metadata is too long"), False
-    if endpoint.drain_from is not None:
+    if endpoint.drain_from is not None and not call.target:
         return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
-    if call.refs and endpoint.uploads > MAX_UPLOADS:
+    if call.refs and endpoint.uploads > endpoint.limits.max_uploads:
         endpoint.violation("uploads beyond max_uploads")
         return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many uploads at once"), False
-    if endpoint.running >= endpoint.limits.max_calls:
+    if places.running >= places.limit:
         # R7a: what only waits for handlers of ours that will not stop is not the caller's fault.
-        blameless = endpoint.overrunning > 0
+        blameless = places.overrunning > 0
         if not blameless:
             endpoint.violation("a call beyond max_calls")
         return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many calls at once"), blameless
     return None
 
 
-def _open_refs(endpoint: Endpoint, call: Call) -> tuple[int, ...]:
+def _open_refs(endpoint: Endpoint, call: Call) -> tuple[Exchange, ...]:
     """Open the uploads that a call brings (R5, R19); objects have no state of their own here."""
+    limit = 2 * endpoint.limits.max_uploads
     uploads = []
     for ref in call.refs or ():
         _check_new(endpoint, ref.id)
         if ref.type == "stream":
-            if endpoint.uploads >= 2 * MAX_UPLOADS:
-                raise RemoteProtocolError(f"more than {2 * MAX_UPLOADS} uploads at once")
+            if endpoint.uploads >= limit:
+                raise RemoteProtocolError(f"more than {limit} uploads at once")
             endpoint.uploads += 1
             exchange = endpoint.open_exchange(ref.id, OPENED["ref"])
-            exchange.window = ReceiveWindow(endpoint.limits.window)
-            uploads.append(ref.id)
+            limits = endpoint.limits
+            exchange.window = ReceiveWindow(limits.window, Growth(limits.max_window))
+            uploads.append(exchange)
     return tuple(uploads)
 
 
@@ -137,6 +145,7 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
     exchange = _move(endpoint, frame.id, frame.kind)
     if isinstance(frame, Result) and frame.parts:
         raise RemoteProtocolError("values in parts are not taken by this side")
+    endpoint.end_objects(exchange.id)
     del endpoint.exchanges[exchange.id]
     if not _is_ours(endpoint, exchange.id):
         endpoint.uploads -= 1
@@ -149,6 +158,10 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     exchange = _move(endpoint, frame.id, Kind.CHUNK)
     if frame.parts:
         raise RemoteProtocolError("values in parts are not taken by this side")
+    for ref in frame.refs or ():
+        _check_new(endpoint, ref.id)
+        if ref.type == "stream":
+            raise RemoteProtocolError(f"a stream in an item of id {frame.id}")
     window = exchange.window
     assert window is not None
     leaving = exchange.state is not CONSUMING
@@ -178,6 +191,10 @@ def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
     if exchange.credit is not None:
         # R9: what waits for a consumer that has gone need not be written.
         endpoint.outbox.drop_items(frame.id)
+        for each in exchange.objects:
+            endpoint.outbox.remove_opening(each)
+        # R20: from now on its objects cannot be called.
+        endpoint.end_objects(frame.id)
     return frame
 
 

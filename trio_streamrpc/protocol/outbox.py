@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from trio_streamrpc.protocol.frames import (
     Call,
+    Chunk,
     End,
     Error,
     Family,
@@ -88,11 +89,13 @@ class _Message:
 class Outbox:
     """The waiting frames of one connection.
 
-    ``written`` is called with each final frame as it is taken into a message: that is the moment
-    at which the callee's place is free again (R26).
+    ``written`` is called with each call and each final frame as it is taken into a message: that is
+    the moment at which the callee's place is free again (R26).
     """
 
-    def __init__(self, family: Family, written: Callable[[Result | End | Error], None]) -> None:
+    def __init__(
+        self, family: Family, written: Callable[[Call | Result | End | Error], None]
+    ) -> None:
         self._family = family
         self._written = written
         self._control: deque[tuple[Frame, int]] = deque()
@@ -100,7 +103,7 @@ class Outbox:
         self.control_bytes = 0
         self._grants: dict[int, Grant] = {}
         # A dict, so that a call that is given up before it was written is taken out at once (R12).
-        self._opening: dict[int, tuple[Call, int]] = {}
+        self._opening: dict[int, tuple[Call | Chunk, int]] = {}
         self._queues: dict[int, _Queue] = {}
         self._turns: deque[_Queue | tuple[Result | Error, int]] = deque()
         self._refusals: deque[tuple[Error, int]] = deque()
@@ -136,17 +139,20 @@ class Outbox:
         """Forget the credit that waits for that stream: its consumer leaves."""
         self._grants.pop(id, None)
 
-    def add_call(self, call: Call, size: int) -> None:
-        """An opening frame; ids only ever go up, so the order of adding is that of the ids."""
-        self._opening[call.id] = (call, size)
+    def add_opening(self, id: int, frame: Call | Chunk, size: int) -> None:
+        """A frame that opens that id, the first of its ids.
 
-    def remove_call(self, id: int) -> bool:
-        """Take back a call that was not yet written; False if it is gone already (R12)."""
+        Ids only ever go up, so the order of adding is that of the ids.
+        """
+        self._opening[id] = (frame, size)
+
+    def remove_opening(self, id: int) -> bool:
+        """Take back what opens that id; False if it is written already (R12)."""
         return self._opening.pop(id, None) is not None
 
     def unwritten_calls(self) -> list[int]:
         """The ids of calls that were not yet written."""
-        return list(self._opening)
+        return [id for id, (frame, _) in self._opening.items() if isinstance(frame, Call)]
 
     def add_answer(self, frame: Result | Error, size: int) -> None:
         """The final frame of a unary call."""
@@ -193,6 +199,12 @@ class Outbox:
         if queue is not None:
             queue.items, queue.sizes, queue.bytes = [], [], 0
 
+    def remove_stream(self, id: int) -> None:
+        """Forget all that waits for a stream whose call was taken back."""
+        queue = self._queues.pop(id, None)
+        if queue is not None and queue.waiting:
+            self._turns.remove(queue)
+
     def finish(self, *last: Frame) -> None:
         """The connection has failed: nothing more is written but this (R27)."""
         self._last = list(last)
@@ -232,10 +244,12 @@ class Outbox:
             del self._grants[id]
         while self._opening:
             id = next(iter(self._opening))
-            call, size = self._opening[id]
-            if not message.add(call, size):
+            opening, size = self._opening[id]
+            if not message.add(opening, size):
                 return False
             del self._opening[id]
+            if isinstance(opening, Call):
+                self._written(opening)
         while self._refusals:
             refusal, size = self._refusals[0]
             if not message.add(refusal, size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,14 +12,30 @@ from trio_streamrpc.errors import Code, InvalidArgument
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, Grant
 from trio_streamrpc.runtime.failures import LOGGER
-from trio_streamrpc.runtime.handlers import Handler, StreamHandler, UnaryHandler
+from trio_streamrpc.runtime.handlers import (
+    CallbackHandler,
+    Handler,
+    StreamHandler,
+    UnaryHandler,
+)
+from trio_streamrpc.runtime.holders import ContextHandler, TaskHandler
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import Method, MethodTable
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.runtime.connection import Connection
+    from trio_streamrpc.runtime.interceptors import Interceptor
+    from trio_streamrpc.runtime.objects import Export
 
 __all__ = ["Callee"]
+
+#: What runs a method of each kind.
+HANDLERS: dict[MethodKind, type[Handler]] = {
+    MethodKind.UNARY: UnaryHandler,
+    MethodKind.SERVER_STREAM: StreamHandler,
+    MethodKind.CONTEXT: ContextHandler,
+    MethodKind.TASK: TaskHandler,
+}
 
 GONE = ErrorInfo(Code.UNAVAILABLE.value, "", "this side is going away")
 
@@ -27,19 +44,26 @@ class Callee:
     """The calls that run on this side of a connection."""
 
     def __init__(
-        self, connection: Connection, table: MethodTable | None, payloads: Payloads, *, mask: bool
+        self,
+        connection: Connection,
+        table: MethodTable | None,
+        payloads: Payloads,
+        *,
+        mask: bool,
+        interceptors: Sequence[Interceptor],
     ) -> None:
         self._connection = connection
         self._endpoint = connection.endpoint
         self._table = table
         self._payloads = payloads
         self._mask = mask
+        self.interceptors = interceptors
+        #: What the other side may call besides the service, by its id (R20).
+        self.exports: dict[int, Export] = {}
         self._handlers: dict[int, Handler] = {}
         self._idle: trio.Event | None = None
         #: Set once this side goes away: what is stopped now is UNAVAILABLE, not cancelled (R6).
         self.closing = False
-        #: Pumps that let others run, though they could go on.
-        self.pausing = 0
 
     @property
     def running(self) -> int:
@@ -56,13 +80,21 @@ class Callee:
             # It was in the last message that was read; nobody would ask its handler to stop.
             self._endpoint.answer_error(frame.id, GONE, retry=True)
             return
-        method = self._table.get(frame.method) if self._table is not None else None
+        export = None
+        if frame.target:
+            export = self.exports.get(frame.target)
+            if export is None:
+                self._refuse(frame, Code.NOT_FOUND, "no such object")
+                return
+            method = export.find(frame.method)
+        else:
+            method = self._table.get(frame.method) if self._table is not None else None
         if method is None:
             # The same words for every name, so that nothing can be learned from them.
             self._refuse(frame, Code.UNIMPLEMENTED, "no such method")
             return
         try:
-            handler = self._handler(method, frame)
+            handler = self._handler(method, frame, export)
         except InvalidArgument as error:
             self._refuse(frame, error.code, error.message)
             return
@@ -73,25 +105,19 @@ class Callee:
             self._refuse(frame, Code.INTERNAL, f"{method.name} cannot be called")
             return
         self._handlers[frame.id] = handler
-        self._connection.nursery.start_soon(self._run, handler, name=f"handler of {method.name}")
+        name = f"handler of {handler.name}"
+        if export is None:
+            self._connection.nursery.start_soon(self._run, handler, name=name)
+        else:
+            export.start(handler, self._run, name)
 
-    def _handler(self, method: Method, frame: CallFrame) -> Handler:
+    def _handler(self, method: Method, frame: CallFrame, export: Export | None) -> Handler:
         codec = method.wire(self._payloads)
-        if method.kind is MethodKind.SERVER_STREAM:
-            if frame.window is None:
-                raise InvalidArgument(
-                    f"{method.name} gives a stream: use connection.stream({method.name!r}, …) "
-                    "or a typed proxy (on the wire: a call with a window)"
-                )
-            return StreamHandler(self._connection, method, codec, frame)
-        if method.kind is not MethodKind.UNARY:
-            raise InvalidArgument(f"{method.name} cannot be called over this version's connections")
-        if frame.window is not None:
-            raise InvalidArgument(
-                f"{method.name} gives one result: use await connection.call({method.name!r}, …) "
-                "or a typed proxy (on the wire: a call without a window)"
-            )
-        return UnaryHandler(self._connection, method, codec, frame)
+        if (frame.window is None) != (method.kind is MethodKind.UNARY):
+            raise InvalidArgument(how_to_call(method))
+        if export is not None and export.is_callback:
+            return CallbackHandler(self._connection, method, codec, frame, export)
+        return HANDLERS[method.kind](self._connection, method, codec, frame, export)
 
     def _refuse(self, frame: CallFrame, code: Code, message: str) -> None:
         self._endpoint.answer_error(frame.id, ErrorInfo(code.value, "", message))
@@ -101,6 +127,8 @@ class Callee:
             await handler.run()
         finally:
             del self._handlers[handler.id]
+            if handler.export is not None:
+                handler.export.stopped(handler)
             if self._idle is not None and not self._handlers:
                 self._idle.set()
                 self._idle = None
@@ -109,18 +137,20 @@ class Callee:
     def on_cancel(self, frame: Cancel) -> None:
         handler = self._handlers.get(frame.id)
         if handler is not None:
-            handler.ask()
+            handler.ask(frame)
+            return
+        upload = self._connection.caller.uploads.get(frame.id)
+        if upload is not None:
+            upload.ask()
 
     def on_grant(self, frame: Grant) -> None:
-        handler = self._handlers.get(frame.id)
-        if handler is not None:
-            handler.on_credit()
+        self.on_credit(frame.id)
 
-    def on_room(self, id: int) -> None:
-        """What waited to be written for that stream was taken: its producer may go on."""
-        handler = self._handlers.get(id)
-        if handler is not None:
-            handler.on_credit()
+    def on_credit(self, id: int) -> None:
+        """A stream of this side was granted more, or what waited of it to be written was taken."""
+        producer = self._handlers.get(id) or self._connection.caller.uploads.get(id)
+        if producer is not None:
+            producer.on_credit()
 
     def ask_all(self) -> None:
         """Ask every handler to stop, since its connection ends."""
@@ -147,3 +177,27 @@ class Callee:
                 handler.method.name,
                 handler.cleanup + 1.0,
             )
+
+
+def how_to_call(method: Method) -> str:
+    """What is told to a caller who has taken a method for one of another kind (R18)."""
+    name = repr(method.name)
+    if method.kind is MethodKind.UNARY:
+        return (
+            f"{method.name} gives one result: use await connection.call({name}, …) or a typed "
+            "proxy (on the wire: a call without a window)"
+        )
+    if method.kind is MethodKind.SERVER_STREAM:
+        return (
+            f"{method.name} gives a stream: use connection.stream({name}, …) or a typed proxy "
+            "(on the wire: a call with a window)"
+        )
+    if method.kind is MethodKind.CONTEXT:
+        return (
+            f"{method.name} is a context: use async with connection.context({name}, …) or a typed "
+            "proxy (on the wire: a call with a window of one item)"
+        )
+    return (
+        f"{method.name} is a task: use await nursery.start(…) with a typed proxy (on the wire: a "
+        "call with a window of one item)"
+    )

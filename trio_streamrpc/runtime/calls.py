@@ -1,35 +1,59 @@
-"""What a handler can know of the call it runs for."""
+"""What is known of a call: by its handler, by interceptors, and by calls made while it runs."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
 
-__all__ = ["CURRENT_CALL", "Call", "current_call"]
+__all__ = ["CURRENT_CALL", "EMPTY", "SERVING", "Call", "Serving", "current_call", "serves"]
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One call, as its handler sees it."""
+    """One call, as its handler and its interceptors see it."""
 
-    #: The connection that it came by; its ``proxy`` calls back.
+    #: The connection that it came by, or goes out by; in a handler its ``proxy`` calls back.
     connection: Connection
-    #: The method's dotted name.
+    #: The method's dotted name; a remote object's methods follow the name of what yielded it.
     method: str
-    #: What the caller sent along; what its connection was opened with, where it sent nothing.
+    #: What the caller sent along, over what its connection was opened with.
     metadata: Mapping[str, Any]
     #: When the caller gives up, on Trio's clock; ``math.inf`` if never (R23).
     deadline: float
+    #: The arguments, for interceptors; a handler has its own, and these are empty.
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=lambda: EMPTY)
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers of the connection's handshake, names in lower case."""
         return self.connection.headers
+
+    @property
+    def identity(self) -> Any:
+        """Who the other side is; None if nobody has asked."""
+        return self.connection.identity
+
+    def replace(self, **changes: Any) -> Call:
+        """The same call with other ``args``, ``kwargs`` or ``metadata``, for ``proceed``.
+
+        Raises :exc:`TypeError` for anything else: the rest is not an interceptor's to choose.
+        """
+        unknown = changes.keys() - {"args", "kwargs", "metadata"}
+        if unknown:
+            raise TypeError(f"an interceptor cannot replace the {min(unknown)} of a call")
+        if "args" in changes:
+            changes["args"] = tuple(changes["args"])
+        return dataclasses.replace(self, **changes)
 
 
 CURRENT_CALL: ContextVar[Call] = ContextVar("trio_streamrpc.current_call")
@@ -41,3 +65,30 @@ def current_call() -> Call:
         return CURRENT_CALL.get()
     except LookupError:
         raise RuntimeError("current_call() is for handlers of calls, and none runs here") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Serving:
+    """That this task serves a call, perhaps within what serves another.
+
+    A callback runs within the call that it was passed to, which may itself run within a handler:
+    what waits there for a place could wait for itself (R26).
+    """
+
+    connection: Connection
+    #: Whether it is a call to a callback or a remote object.
+    is_object: bool
+    outer: Serving | None
+
+
+SERVING: ContextVar[Serving | None] = ContextVar("trio_streamrpc.serving", default=None)
+
+
+def serves(connection: Connection, *, objects: bool = False) -> bool:
+    """Whether this task serves a call of that connection; with ``objects``, one to an object."""
+    serving = SERVING.get()
+    while serving is not None:
+        if serving.connection is connection and (serving.is_object or not objects):
+            return True
+        serving = serving.outer
+    return False

@@ -9,7 +9,7 @@ written.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
-from trio_streamrpc.runtime.calls import CURRENT_CALL
+from trio_streamrpc.runtime.calls import EMPTY, serves
 from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.keepalive import keep_alive
 from trio_streamrpc.runtime.proxies import Face
@@ -38,14 +38,13 @@ from trio_streamrpc.runtime.proxies import Face
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import MethodTable
     from trio_streamrpc.contract.payloads import Payloads
+    from trio_streamrpc.runtime.interceptors import Interceptor
     from trio_streamrpc.transports.base import Transport
 
-__all__ = ["EMPTY", "Connection"]
+__all__ = ["Connection"]
 
 #: How long a connection that is cancelled, or that fails, may take to say a last word.
 LAST_WORD = 1.0
-
-EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 class Connection(Face):
@@ -62,6 +61,7 @@ class Connection(Face):
         limits: Limits,
         metadata: Mapping[str, Any],
         mask_errors: bool,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.transport = transport
         self.nursery = nursery
@@ -69,8 +69,15 @@ class Connection(Face):
         said = Raw(payloads.encoder(Any)(dict(metadata))) if metadata else None
         self.endpoint = Endpoint(side, encoding=transport.encoding, limits=limits, metadata=said)
         super().__init__(payloads)
-        self.caller = Caller(self)
-        self.callee = Callee(self, table, payloads, mask=mask_errors)
+        # They stand around the calls that a client makes, and those that a server serves.
+        calling = interceptors if side == "connecting" else ()
+        self.caller = Caller(self, calling)
+        serving = interceptors if side == "accepting" else ()
+        self.callee = Callee(self, table, payloads, mask=mask_errors, interceptors=serving)
+        #: Who the other side is; None as long as nobody asks.
+        self.identity: Any = None
+        #: Pumps that let others run, though they could go on.
+        self.pausing = 0
         #: What the other side's hello brought along.
         self.metadata: Mapping[str, Any] = EMPTY
         self._lost: RpcError | None = None
@@ -169,8 +176,7 @@ class Connection(Face):
         is cancelled, the transport is closed at once. A handler of the connection is among what is
         to be ended: it is cancelled here, and the close goes on without it.
         """
-        call = CURRENT_CALL.get(None)
-        if call is not None and call.connection is self:
+        if serves(self):
             self.nursery.start_soon(self._close)
             await self.wait_closed()
             return
@@ -264,10 +270,11 @@ class Connection(Face):
                     await trio.lowlevel.wait_task_rescheduled(abort)
                     continue
                 for id in endpoint.unblocked():
-                    self.callee.on_room(id)
+                    self.callee.on_credit(id)
                 self.writing_since = trio.current_time()
                 await transport.send(message)
                 self.writing_since = None
+                self.caller.collect_departed()
                 if self._parked_reader is not None:
                     trio.lowlevel.reschedule(self._parked_reader)
                     self._parked_reader = None

@@ -20,6 +20,7 @@ __all__ = [
     "error_from",
     "is_confined",
     "only_exit",
+    "tell",
     "text_of",
 ]
 
@@ -63,6 +64,11 @@ def describe(
         _log(error, f"{method} failed" + f" [{reference}]" * mask)
         if mask:
             return ErrorInfo(Code.INTERNAL.value, "", f"internal error, reference {reference}")
+    return tell(error, encode)
+
+
+def tell(error: BaseException, encode: Encode | None = None) -> ErrorInfo:
+    """An exception as it travels; nothing is logged."""
     try:
         return _told(error, encode)
     except Exception:

@@ -7,6 +7,7 @@ generator is asked depends on where it stands; ``docs/architecture.md`` has the 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from abc import ABC, abstractmethod
@@ -17,38 +18,48 @@ import trio
 
 from trio_streamrpc.errors import CleanupTimeout, Code
 from trio_streamrpc.protocol.frames import Call as CallFrame
-from trio_streamrpc.protocol.frames import ErrorInfo, is_absent
-from trio_streamrpc.runtime.calls import CURRENT_CALL, Call
+from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, is_absent
+from trio_streamrpc.runtime.calls import CURRENT_CALL, EMPTY, SERVING, Call, Serving
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
 from trio_streamrpc.runtime.failures import LOGGER, describe, describe_listed, is_confined
+from trio_streamrpc.runtime.interceptors import intercept
 from trio_streamrpc.runtime.local import LocalStream
+from trio_streamrpc.runtime.objects import Export, Root
+from trio_streamrpc.runtime.pumps import Pump
+from trio_streamrpc.runtime.references import References
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
     from trio_streamrpc.contract.methods import Method
     from trio_streamrpc.runtime.connection import Connection
 
-__all__ = ["Handler", "StreamHandler", "UnaryHandler"]
-
-#: A producer that never awaits is made to, after so many items or so many seconds, whichever comes
-#: first: a call beside it is answered meanwhile. Where several do, they share the seconds.
-SLICE_ITEMS = 64
-SLICE_SECONDS = 0.0005
-
-_NOTHING: Any = object()
+__all__ = ["CallbackHandler", "Handler", "StreamHandler", "UnaryHandler"]
 
 
 class Handler(ABC):
     """A call that runs here, from its task's start to its final frame."""
 
     def __init__(
-        self, connection: Connection, method: Method, codec: MethodCodec, frame: CallFrame
+        self,
+        connection: Connection,
+        method: Method,
+        codec: MethodCodec,
+        frame: CallFrame,
+        export: Export | None = None,
     ) -> None:
         self.connection = connection
         self.endpoint = connection.endpoint
         self.method = method
+        #: What messages, interceptors and ``current_call()`` call the method.
+        self.name = method.name if export is None else export.name_of(method)
         self.codec = codec
         self.id = frame.id
+        #: The record of the call, which is needed when it is over.
+        self.exchange = self.endpoint.exchanges[frame.id]
+        #: The object that is called, if it is not the service.
+        self.export = export
+        self.root = Root(self.exchange) if export is None else export.root
+        self.references = References(self, frame.refs) if frame.refs else None
         cleanup = method.options.cleanup
         self.cleanup = connection.limits.cleanup if cleanup is None else cleanup
         # R23: the time that was left when the call was sent counts from its arrival.
@@ -56,10 +67,13 @@ class Handler(ABC):
         if frame.timeout is not None:
             self.deadline = trio.current_time() + frame.timeout
         self._frame: CallFrame | None = frame
-        self.scope = trio.CancelScope(shield=True)
+        # What interceptors have been given instead of an iterator of their own.
+        self._iterators: list[Any] = []
+        self.scope = trio.CancelScope(shield=self._is_shielded())
         self.asked = False
         #: Whether it was asked since this side goes away, rather than by its caller (R6).
         self.asked_to_go = False
+        self._cancel: Cancel | None = None
         self._stopped: trio.Event | None = None
         self._overran = False
         self._error: BaseException | None = None
@@ -77,7 +91,23 @@ class Handler(ABC):
         except BaseException as error:
             if not is_confined(error):
                 raise
+            if self._passes(error):
+                self._finish()
+                raise
             self._failed(error)
+        self._finish()
+
+    def _is_shielded(self) -> bool:
+        """Whether nothing ends it but its connection asking."""
+        return True
+
+    def _passes(self, error: BaseException) -> bool:
+        """Whether it is not for the handler to end there, though it tells how it has ended."""
+        return False
+
+    def _finish(self) -> None:
+        if self.references is not None:
+            self.references.end()
         if self._stopped is not None:
             self._stopped.set()
         if self.connection.alive and not self._overran:
@@ -86,8 +116,8 @@ class Handler(ABC):
             # Nobody hears of it any more, so at least the log has it.
             self._describe(self._error)
         if self._overran:
-            self.endpoint.stopped(self.id)
-            LOGGER.warning("%s has stopped after all", self.method.name)
+            self.endpoint.stopped(self.exchange)
+            LOGGER.warning("%s has stopped after all", self.name)
         # Its traceback refers to this frame, which refers to it.
         self._error = None
 
@@ -96,31 +126,68 @@ class Handler(ABC):
             self._conclude()
         except Exception:
             # Whatever is wrong with telling how it ended, it ends this call and no other.
-            LOGGER.exception("how %s has ended could not be told", self.method.name)
-            message = f"how {self.method.name} has ended could not be told"
+            LOGGER.exception("how %s has ended could not be told", self.name)
+            message = f"how {self.name} has ended could not be told"
             self.endpoint.answer_error(self.id, ErrorInfo(Code.INTERNAL.value, "", message))
 
     def _failed(self, error: BaseException) -> None:
         if error is not self._error:
             self._error, self._in_cleanup = error, self.asked
 
-    def _call(self) -> Any:
-        """What the method's function gives: a value, an awaitable, or an iterator.
+    async def _invoke(self, **more: Any) -> Any:
+        """What the method gives: a value, an iterator, or a context manager.
 
-        When this has returned, nothing of the runtime refers to the arguments: what they take in
-        memory is the handler's to keep or not.
+        ``more`` are arguments that do not come from the caller. Once the function has been called,
+        nothing of the runtime refers to the others: what they take in memory is the handler's to
+        keep or not, where no interceptor does.
         """
+        call, args, kwargs = self._enter()
+        function = self.method.function
+        assert function is not None
+        interceptors = self.connection.callee.interceptors
+        if interceptors and not self.is_callback:
+            return await self._intercepted(call, args, {**kwargs}, more)
+        value = function(*args, **kwargs, **more)
+        del args, kwargs
+        return await value if inspect.isawaitable(value) else value
+
+    def _enter(self) -> tuple[Call, list[Any], dict[str, Any]]:
+        """Make this task one that serves the call; gives the call and its arguments."""
         frame, self._frame = self._frame, None
         assert frame is not None
         metadata = self.connection.metadata_of(frame)
-        CURRENT_CALL.set(Call(self.connection, self.method.name, metadata, self.deadline))
+        call = Call(self.connection, self.name, metadata, self.deadline)
+        if not self.is_callback:
+            CURRENT_CALL.set(call)
+        SERVING.set(Serving(self.connection, self.export is not None, SERVING.get()))
         args, kwargs = self.codec.decode_arguments(
             None if is_absent(frame.args) else frame.args,
             None if is_absent(frame.kwargs) else frame.kwargs,
+            {} if self.references is None else self.references.placeholders(),
         )
-        function = self.method.function
-        assert function is not None
-        return function(*args, **kwargs)
+        return call, args, kwargs
+
+    async def _intercepted(
+        self, call: Call, args: list[Any], kwargs: dict[str, Any], more: dict[str, Any]
+    ) -> Any:
+        async def proceed(call: Call) -> Any:
+            assert self.method.function is not None
+            # What current_call() tells is what the interceptors have made of it.
+            CURRENT_CALL.set(dataclasses.replace(call, args=(), kwargs=EMPTY))
+            value = self.method.function(*call.args, **call.kwargs, **more)
+            value = await value if inspect.isawaitable(value) else value
+            if hasattr(value, "__aiter__"):
+                # Whatever is put around it, it is closed when the call ends.
+                self._iterators.append(value)
+            return value
+
+        call = dataclasses.replace(call, args=tuple(args), kwargs=kwargs)
+        return await intercept(self.connection.callee.interceptors, call, proceed)
+
+    @property
+    def is_callback(self) -> bool:
+        """Whether it runs in the task tree of the caller that has passed it."""
+        return self.export is not None and self.export.is_callback
 
     @abstractmethod
     async def _serve(self) -> None:
@@ -139,7 +206,7 @@ class Handler(ABC):
             return describe_listed(error, *listed)
         return describe(
             error,
-            method=self.method.name,
+            method=self.name,
             mask=self.connection.callee.mask,
             encode=self.connection.payloads.encoder(),
         )
@@ -149,13 +216,34 @@ class Handler(ABC):
             self.id, ErrorInfo(code.value, name, message), cleanup=name != ""
         )
 
+    def _answer_stopped(self) -> None:
+        """What was stopped before it had anything to say (R6)."""
+        if self.asked_to_go:
+            self._answer_gone()
+        else:
+            self._answer_code(Code.CANCELLED, "the call was cancelled")
+
+    def _answer_gone(self) -> None:
+        self._answer_code(Code.UNAVAILABLE, "this side is going away")
+
+    def _answer_cleanup_timeout(self) -> None:
+        self._answer_code(
+            CleanupTimeout.code,
+            f"the cleanup of {self.name} was cut short after {self.cleanup} s",
+            CleanupTimeout.__name__,
+        )
+
     # --- being asked to stop
 
-    def ask(self) -> None:
-        """Ask the handler to stop, once; it has ``cleanup`` seconds and one more (R7a)."""
+    def ask(self, cancel: Cancel | None = None) -> None:
+        """Ask the handler to stop, once; it has ``cleanup`` seconds and one more (R7a).
+
+        ``cancel`` is what its caller said; None if its connection ends.
+        """
         if self.asked:
             return
         self.asked = True
+        self._cancel = cancel
         self.asked_to_go = self.connection.callee.closing
         self._stopped = trio.Event()
         self._stop()
@@ -176,10 +264,10 @@ class Handler(ABC):
         self._overran = True
         LOGGER.warning(
             "%s has not stopped %s s after it was asked to; it keeps its place",
-            self.method.name,
+            self.name,
             self.cleanup + 1.0,
         )
-        message = f"{self.method.name} has not stopped within {self.cleanup} s"
+        message = f"{self.name} has not stopped within {self.cleanup} s"
         self.endpoint.answer_error(
             self.id,
             ErrorInfo(CleanupTimeout.code.value, CleanupTimeout.__name__, message),
@@ -209,10 +297,6 @@ class UnaryHandler(Handler):
                 return
         self._value = self.codec.encode_result(value)
 
-    async def _invoke(self) -> Any:
-        value = self._call()
-        return await value if inspect.isawaitable(value) else value
-
     def _conclude(self) -> None:
         if self._error is None and self._value is not None:
             try:
@@ -225,37 +309,49 @@ class UnaryHandler(Handler):
             self._answer_error(self._error)
         elif self._late:
             self._answer_code(Code.DEADLINE_EXCEEDED, "the deadline has passed")
-        elif self.asked_to_go:
-            self._answer_code(Code.UNAVAILABLE, "this side is going away")
         else:
-            self._answer_code(Code.CANCELLED, "the call was cancelled")
+            self._answer_stopped()
+
+
+class CallbackHandler(UnaryHandler):
+    """A call of a callback: it runs in the task tree of whoever has passed it.
+
+    It is cancelled with its caller, as anything else there, and not only when its connection asks.
+    """
+
+    def _is_shielded(self) -> bool:
+        return False
+
+    def _passes(self, error: BaseException) -> bool:
+        if isinstance(error, BaseExceptionGroup):
+            return error.split(trio.Cancelled)[0] is not None
+        return isinstance(error, trio.Cancelled)
 
 
 class StreamHandler(Handler):
-    """A call answered by a stream: the pump from a generator to credit.
+    """A call answered by a stream: a generator, pumped to credit."""
 
-    No task, event or scope is made for an item; the generator is asked for its next item only
-    while there is credit for it, so the look-ahead is the window, exactly (R14).
-    """
-
-    #: Whether the generator stands at a ``yield``, so that the pump's task is the runtime's.
-    _standing = False
-    _parked: trio.lowlevel.Task | None = None
-    #: Whether the iterator ended by itself.
-    _exhausted = False
-    #: Whether it is being closed, within its budget.
-    _closing = False
+    def __init__(
+        self,
+        connection: Connection,
+        method: Method,
+        codec: MethodCodec,
+        frame: CallFrame,
+        export: Export | None = None,
+    ) -> None:
+        super().__init__(connection, method, codec, frame, export)
+        self._pump = Pump(connection, self.id, codec.encode_result)
+        #: Whether the generator is being closed, within its budget.
+        self._closing = False
 
     async def _serve(self) -> None:
-        iterator = self._call()
-        if inspect.isawaitable(iterator):
-            iterator = await iterator
+        iterator = await self._invoke()
         if isinstance(iterator, LocalStream):
             # Another stream method, called in place: it may hold scopes open like any generator.
             iterator = iterator.iterator
         iterator = aiter(iterator)
         try:
-            await self._pump(iterator)
+            await self._pump.run(iterator)
         except Exception as error:
             # This is what is told, even if closing is cut short.
             self._failed(error)
@@ -263,123 +359,48 @@ class StreamHandler(Handler):
         finally:
             await self._close(iterator)
 
-    async def _pump(self, iterator: AsyncIterator[Any]) -> None:
-        endpoint, id, encode = self.endpoint, self.id, self.codec.encode_result
-        waiting: Any = _NOTHING
-        count, pause_at = 0, self._slice_end()
-        while True:
-            self._standing = True
-            try:
-                if not self.asked and not endpoint.may_send(id):
-                    await self._wait_for_credit(shield=waiting is not _NOTHING)
-                    count, pause_at = 0, self._slice_end()
-                elif count >= SLICE_ITEMS or trio.current_time() >= pause_at:
-                    await self._pause(shield=waiting is not _NOTHING)
-                    count, pause_at = 0, self._slice_end()
-            except BaseException as error:
-                # The pump's own scope is not cancelled while the generator stands, so this comes
-                # from a scope or nursery that the generator holds open across its yield.
-                self._standing = False
-                waiting = await self._throw(iterator, error)
-                if self._exhausted:
-                    return
-                continue
-            self._standing = False
-            if self.asked:
-                return
-            if waiting is _NOTHING:
-                try:
-                    item = await anext(iterator)
-                except StopAsyncIteration:
-                    self._exhausted = True
-                    return
-                if self.asked:
-                    return
-            else:
-                item, waiting = waiting, _NOTHING
-            endpoint.send(id, encode(item))
-            count += 1
-            self.connection.wake_writer()
-
-    def _slice_end(self) -> float:
-        """When this pump has to let others run: what all pumps of a connection take is bounded."""
-        return trio.current_time() + SLICE_SECONDS / (1 + self.connection.callee.pausing)
-
-    async def _pause(self, *, shield: bool) -> None:
-        """Let the other tasks run; ``shield`` as for credit."""
-        callee = self.connection.callee
-        callee.pausing += 1
-        try:
-            if shield:
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            else:
-                await trio.lowlevel.checkpoint()
-        finally:
-            callee.pausing -= 1
-
-    async def _wait_for_credit(self, *, shield: bool) -> None:
-        if shield:
-            # The generator was told of its cancellation already, and yielded all the same: its
-            # item waits for credit like any other. This scope ends before the next step.
-            with trio.CancelScope(shield=True):
-                await self._park()
-        else:
-            await self._park()
-
-    async def _park(self) -> None:
-        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._parked = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def _unpark(self) -> None:
-        if self._parked is not None:
-            trio.lowlevel.reschedule(self._parked)
-            self._parked = None
-
     def on_credit(self) -> None:
-        if self._parked is not None and self.endpoint.may_send(self.id):
-            self._unpark()
+        self._pump.on_credit()
 
     def _stop(self) -> None:
-        if self._standing:
-            self._unpark()
-        elif not self._closing:
+        if not self._pump.ask() and not self._closing:
             self.scope.cancel()
-
-    async def _throw(self, iterator: AsyncIterator[Any], error: BaseException) -> Any:
-        """Raise at the ``yield`` what was delivered while the runtime waited on its behalf."""
-        throw = getattr(iterator, "athrow", None)
-        if throw is None:
-            raise error
-        try:
-            return await throw(error)
-        except StopAsyncIteration:
-            self._exhausted = True
-            return _NOTHING
 
     async def _close(self, iterator: AsyncIterator[Any]) -> None:
         """Close what stands at a ``yield``, within its budget (R7, R8)."""
-        if has_ended(iterator):
+        left = [each for each in self._left_open(iterator) if not has_ended(each)]
+        if not left:
             return
         if not self.scope.cancel_called:
             self._closing = True
             self.scope.deadline = trio.current_time() + self.cleanup
-        await close_iterator(iterator, self.method.name)
+        await self._close_all(left)
+
+    def _left_open(self, iterator: Any) -> list[Any]:
+        """What is to be closed: the iterator, and within it what interceptors were given."""
+        found = [iterator]
+        for each in reversed(self._iterators):
+            inner = each.iterator if isinstance(each, LocalStream) else each
+            if all(inner is not other for other in found):
+                found.append(inner)
+        self._iterators.clear()
+        return found
+
+    async def _close_all(self, iterators: list[Any]) -> None:
+        outermost, *inner = iterators
+        try:
+            await close_iterator(outermost, self.name)
+        finally:
+            if inner:
+                await self._close_all(inner)
 
     def _conclude(self) -> None:
         if self._error is not None:
             self._answer_error(self._error)
         elif self._closing and self.scope.cancelled_caught:
-            self._answer_code(
-                CleanupTimeout.code,
-                f"the cleanup of {self.method.name} was cut short after {self.cleanup} s",
-                CleanupTimeout.__name__,
-            )
-        elif self.asked_to_go and not self._exhausted:
+            self._answer_cleanup_timeout()
+        elif self.asked_to_go and not self._pump.exhausted:
             # R6: a cut stream never looks complete.
-            self._answer_code(Code.UNAVAILABLE, "this side is going away")
+            self._answer_gone()
         else:
             self.endpoint.end(self.id)

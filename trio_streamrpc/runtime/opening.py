@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from trio_streamrpc.nurseries import open_background_nursery
-from trio_streamrpc.runtime.connection import EMPTY, Connection
+from trio_streamrpc.runtime.calls import EMPTY
+from trio_streamrpc.runtime.connection import Connection
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import MethodTable
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.limits import Limits
     from trio_streamrpc.protocol.endpoint import Side
+    from trio_streamrpc.runtime.interceptors import Interceptor
     from trio_streamrpc.transports.base import Transport
 
 __all__ = ["run_connection"]
@@ -31,6 +33,7 @@ async def run_connection(
     limits: Limits,
     metadata: Mapping[str, Any] = EMPTY,
     mask_errors: bool = False,
+    interceptors: Sequence[Interceptor] = (),
 ) -> AsyncIterator[Connection]:
     """Run a connection over a transport for as long as the block lasts.
 
@@ -47,6 +50,7 @@ async def run_connection(
                 limits=limits,
                 metadata=metadata,
                 mask_errors=mask_errors,
+                interceptors=interceptors,
             )
         except BaseException:
             # The other side shall not wait for a hello that will not come.

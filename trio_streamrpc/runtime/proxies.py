@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import trio
+
+from trio_streamrpc.contract.hints import without_none
 from trio_streamrpc.contract.methods import Kind, Method, MethodTable
 from trio_streamrpc.limits import Window
-from trio_streamrpc.runtime.streams import RemoteStream, Stream
+from trio_streamrpc.runtime.contexts import MakeProxy
+from trio_streamrpc.runtime.objects import Target
+from trio_streamrpc.runtime.options import NO_OPTIONS, Options
+from trio_streamrpc.runtime.streams import Stream
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.runtime.callee import Callee
     from trio_streamrpc.runtime.caller import Caller
 
-__all__ = ["ConnectionStatistics", "DynamicProxy", "Face"]
+__all__ = ["ConnectionStatistics", "DynamicProxy", "Face", "with_options"]
 
 T = TypeVar("T")
 
@@ -81,10 +88,19 @@ class Face(ABC):
         ``window`` is its capacity; ``Limits.window`` if there is none. A parameter of the method
         that is called so is given by position, or through :attr:`api`.
         """
-        if window is not None and not isinstance(window, Window):
-            raise TypeError(f"the window of a stream must be a Window, not {window!r}")
         codec = untyped(method).wire(self.payloads)
-        return self.caller.stream(method, codec, args, kwargs, window)
+        return self.caller.stream(method, codec, args, kwargs, Options(window=window))
+
+    def context(
+        self, method: str, /, *args: Any, **kwargs: Any
+    ) -> AbstractAsyncContextManager[Any]:
+        """A remote context by its dotted name, without a contract.
+
+        If it yields an object, that is a proxy like :attr:`api`: ``await tx.debit("alice", 5)``.
+        """
+        known = untyped(method)
+        make_proxy = proxy_maker(self, known, NO_OPTIONS)
+        return self.caller.context(known, args, kwargs, NO_OPTIONS, None, make_proxy)
 
     @property
     def api(self) -> DynamicProxy:
@@ -103,78 +119,176 @@ class Face(ABC):
 
 
 class Proxy:
-    """Stands for a service, or one of its namespaces: its methods are attributes."""
+    """Stands for a service, one of its namespaces, or a remote object: methods are attributes."""
 
-    def __init__(self, face: Face, table: MethodTable) -> None:
-        self.__dict__["_label"] = table.label
+    def __init__(
+        self,
+        face: Face,
+        table: MethodTable,
+        options: Options = NO_OPTIONS,
+        target: Target | None = None,
+    ) -> None:
+        own = self.__dict__
+        own["_made_of"] = (face, table, options, target)
         for name, method in table.attributes.items():
             if not method.is_property:
-                self.__dict__[name] = remote_method(face, method)
+                own[name] = remote_method(face, method, options, target)
         for name, namespace in table.namespaces.items():
-            self.__dict__[name] = Proxy(face, namespace)
-        self.__dict__["_properties"] = {
-            name: method for name, method in table.attributes.items() if method.is_property
-        }
+            own[name] = Proxy(face, namespace, options, target)
 
     def __getattr__(self, name: str) -> Any:
-        label, properties = self.__dict__["_label"], self.__dict__["_properties"]
-        if name in properties:
-            raise AttributeError(
-                f"{label}.{name} is a property of a remote object, and an attribute cannot be "
-                f"awaited: use await connection.call({properties[name].name!r})"
-            )
-        raise AttributeError(f"{label} has no @rpc method {name!r}")
+        _, table, _, target = self.__dict__["_made_of"]
+        method = table.attributes.get(name)
+        if method is None:
+            raise AttributeError(f"{table.label} has no @rpc method {name!r}")
+        how = f": use await connection.call({method.name!r})" if target is None else ""
+        raise AttributeError(
+            f"{table.label}.{name} is a property of a remote object, and an attribute cannot be "
+            f"awaited{how}"
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a proxy of {self.__dict__['_label']} holds nothing but its methods")
+        table = self.__dict__["_made_of"][1]
+        raise AttributeError(f"a proxy of {table.label} holds nothing but its methods")
 
     def __repr__(self) -> str:
-        return f"<proxy of {self.__dict__['_label']}>"
+        return f"<proxy of {self.__dict__['_made_of'][1].label}>"
 
 
-def remote_method(face: Face, method: Method) -> Callable[..., Any]:
-    """A function that calls one method of the other side."""
-    caller, name, codec = face.caller, method.name, method.wire(face.payloads)
-    window = method.options.window
+def with_options(
+    api: T,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    window: Window | None = None,
+    priority: int | None = None,
+) -> T:
+    """The same proxy, with options for the calls that are made through it.
 
-    if method.kind is Kind.UNARY:
+    ``metadata`` is added to what its calls are sent with, and is in ``current_call().metadata``
+    there, up to 16 KiB in all; ``window`` is the capacity of its streams, which stays as it is;
+    ``priority``, from -128 to 127 and 0 by default, says what is written first where much waits, on
+    both sides (R12). The proxy that was given is left as it is. There is no timeout: use
+    ``trio.fail_after``; the deadline travels by itself.
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return caller.call(name, codec, args, kwargs)
-
-        made: Callable[..., Any] = call
-    elif method.kind is Kind.SERVER_STREAM:
-
-        def stream(*args: Any, **kwargs: Any) -> RemoteStream[Any]:
-            return caller.stream(name, codec, args, kwargs, window)
-
-        made = stream
+    Raises :exc:`TypeError` for what is no proxy, and :exc:`TypeError` or :exc:`ValueError` for what
+    cannot be an option.
+    """
+    made: Any
+    if isinstance(api, Proxy):
+        face, table, options, target = api.__dict__["_made_of"]
+        made = Proxy(face, table, options.over(metadata, window, priority), target)
+    elif isinstance(api, DynamicProxy):
+        made = api._with(metadata, window, priority)  # noqa: SLF001  # of this module
     else:
+        raise TypeError(f"with_options() takes a proxy, not {api!r}")
+    return cast(T, made)
 
-        def refuse(*args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError(f"{method.label} is a {method.kind.value}, not yet supported")
 
-        made = refuse
-    made.__name__ = made.__qualname__ = method.label or name
+def remote_method(
+    face: Face, method: Method, options: Options, target: Target | None
+) -> Callable[..., Any]:
+    """A function that calls one method of the other side."""
+    made = {
+        Kind.UNARY: remote_function,
+        Kind.SERVER_STREAM: remote_stream,
+        Kind.CONTEXT: remote_context,
+        Kind.TASK: remote_task,
+    }[method.kind](face, method, options, target)
+    made.__name__ = made.__qualname__ = method.label or method.name
     made.__doc__ = method.doc
     return made
+
+
+def remote_function(
+    face: Face, method: Method, options: Options, target: Target | None
+) -> Callable[..., Any]:
+    caller, name, codec = face.caller, method.name, method.wire(face.payloads)
+    oneway = method.options.oneway
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return caller.call(name, codec, args, kwargs, options, target, oneway=oneway)
+
+    return call
+
+
+def remote_stream(
+    face: Face, method: Method, options: Options, target: Target | None
+) -> Callable[..., Any]:
+    caller, name, codec = face.caller, method.name, method.wire(face.payloads)
+    options = options.or_window(method.options.window)
+
+    def stream(*args: Any, **kwargs: Any) -> Stream[Any]:
+        return caller.stream(name, codec, args, kwargs, options, target)
+
+    return stream
+
+
+def remote_context(
+    face: Face, method: Method, options: Options, target: Target | None
+) -> Callable[..., Any]:
+    make_proxy = proxy_maker(face, method, options)
+
+    def context(*args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+        return face.caller.context(method, args, kwargs, options, target, make_proxy)
+
+    return context
+
+
+def remote_task(
+    face: Face, method: Method, options: Options, target: Target | None
+) -> Callable[..., Any]:
+    make_proxy = proxy_maker(face, method, options)
+
+    async def task(
+        *args: Any,
+        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+        **kwargs: Any,
+    ) -> None:
+        await face.caller.task(method, args, kwargs, options, target, make_proxy, task_status)
+
+    return task
+
+
+def proxy_maker(face: Face, method: Method, options: Options) -> MakeProxy | None:
+    """What makes the proxy of an object that a context or a task gives; None if it gives data."""
+    if method.result_type is Any:
+        return lambda target: DynamicProxy(face, "", options, target)
+    if not method.yields_object:
+        return None
+    table = contract_table(without_none(method.result_type))
+    return lambda target: Proxy(face, table, options, target)
 
 
 class DynamicProxy:
     """A dotted name on its way to being called."""
 
-    def __init__(self, face: Face, name: str) -> None:
+    def __init__(
+        self,
+        face: Face,
+        name: str,
+        options: Options = NO_OPTIONS,
+        target: Target | None = None,
+    ) -> None:
         self._face = face
         self._name = name
+        self._options = options
+        self._target = target
 
     def __getattr__(self, name: str) -> DynamicProxy:
         if name.startswith("__"):
             # What Python itself looks up is no method of the other side.
             raise AttributeError(name)
-        return DynamicProxy(self._face, f"{self._name}.{name}" if self._name else name)
+        full = f"{self._name}.{name}" if self._name else name
+        return DynamicProxy(self._face, full, self._options, self._target)
+
+    def _with(
+        self, metadata: Mapping[str, Any] | None, window: Window | None, priority: int | None
+    ) -> DynamicProxy:
+        options = self._options.over(metadata, window, priority)
+        return DynamicProxy(self._face, self._name, options, self._target)
 
     def __call__(self, *args: Any, **kwargs: Any) -> DynamicCall:
-        return DynamicCall(self._face, self._name, args, kwargs)
+        return DynamicCall(self._face, self._name, args, kwargs, self._options, self._target)
 
     def __repr__(self) -> str:
         return f"<remote {self._name or 'service'}>"
@@ -184,24 +298,35 @@ class DynamicCall:
     """A call whose kind shows in how it is used: awaited, iterated, or entered."""
 
     def __init__(
-        self, face: Face, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        face: Face,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        target: Target | None,
     ) -> None:
-        self._face = face
+        self._caller = face.caller
         self._name = name
+        self._codec = untyped(name).wire(face.payloads)
         self._args = args
         self._kwargs = kwargs
+        self._options = options
+        self._target = target
         self._stream: Stream[Any] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._face.call(self._name, *self._args, **self._kwargs).__await__()
+        return self._caller.call(
+            self._name, self._codec, self._args, self._kwargs, self._options, self._target
+        ).__await__()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._open()
 
     def _open(self) -> Stream[Any]:
-        # All that is given by name is the method's: a dynamic call has no options.
-        codec = untyped(self._name).wire(self._face.payloads)
-        return self._face.caller.stream(self._name, codec, self._args, self._kwargs)
+        return self._caller.stream(
+            self._name, self._codec, self._args, self._kwargs, self._options, self._target
+        )
 
     async def __aenter__(self) -> Stream[Any]:
         self._stream = self._open()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -18,16 +19,17 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import trio
 from msgspec import Raw
 
-from trio_streamrpc.errors import CleanupTimeout, ConnectionLost, RpcError
+from trio_streamrpc.errors import CleanupTimeout, Code, ConnectionLost, RpcError
 from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.credit import ReceiveWindow
-from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo
-from trio_streamrpc.runtime.failures import error_from
+from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Ref
+from trio_streamrpc.runtime.failures import error_from, text_of
 
 if TYPE_CHECKING:
+    from trio_streamrpc.runtime.attachments import Attachments
     from trio_streamrpc.runtime.caller import Caller
 
-__all__ = ["Receiver", "RemoteStream", "Stream", "StreamStatistics"]
+__all__ = ["Receiver", "RemoteStream", "Stream", "StreamStatistics", "is_in_a_hurry"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -86,10 +88,30 @@ class Stream(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
 class Receiver:
     """A stream's place in its connection: what has arrived, and how it ends."""
 
-    __slots__ = ("_sender", "chunks", "failure", "final", "finished", "id", "window")
+    __slots__ = (
+        "_sender",
+        "chunks",
+        "failure",
+        "final",
+        "finished",
+        "id",
+        "place",
+        "refs",
+        "window",
+    )
 
-    def __init__(self, id: int, window: ReceiveWindow, capacity: int) -> None:
+    def __init__(
+        self,
+        id: int,
+        window: ReceiveWindow,
+        capacity: int,
+        place: trio.Semaphore | None = None,
+    ) -> None:
         self.id = id
+        #: What its final frame frees: the place of its call. An upload has none.
+        self.place = place
+        #: The references of the last chunk: only a context's or a task's item has any (R20).
+        self.refs: Sequence[Ref] = ()
         self.window = window
         # R17: a chunk has an item at least, so there is a free place for all that is granted.
         self._sender, self.chunks = trio.open_memory_channel[list[Raw]](capacity)
@@ -101,6 +123,8 @@ class Receiver:
         self.finished = trio.Event()
 
     def feed(self, frame: Chunk) -> None:
+        if frame.refs:
+            self.refs = frame.refs
         self._sender.send_nowait(frame.items)
 
     def finish(self, frame: End | Error) -> None:
@@ -111,6 +135,12 @@ class Receiver:
     def overflow(self, info: ErrorInfo) -> None:
         """More came than was granted: the items that fitted are the last (R16)."""
         self.failure = error_from(info)
+        self._sender.close()
+
+    def stop(self, error: RpcError) -> None:
+        """Nobody is to take any more of it, though its final frame is still to come."""
+        if self.failure is None and self.final is None:
+            self.failure = error
         self._sender.close()
 
     def lose(self, error: RpcError) -> None:
@@ -131,8 +161,14 @@ class RemoteStream(Stream[T_co]):
         decode: Callable[[Raw], Any],
         rebuild: Callable[[Error], BaseException],
         name: str,
+        attached: Attachments | None = None,
     ) -> None:
         self._caller = caller
+        #: The uploads and callbacks that go with the call, which run in the block.
+        self._attached = attached
+        self._stack: AsyncExitStack | None = None
+        #: Whether somebody else has entered it on behalf of who enters it next.
+        self.entered_for_another = False
         self._start = start
         self._decode = decode
         self._rebuild = rebuild
@@ -155,17 +191,38 @@ class RemoteStream(Stream[T_co]):
 
     # --- starting
 
+    @property
+    def needs_block(self) -> bool:
+        """Whether it has to be entered: what goes with its call runs in the block."""
+        return self._attached is not None
+
     async def __aenter__(self) -> Self:
         if self._closed:
             raise trio.ClosedResourceError(f"{self!r} was closed")
+        if self.entered_for_another:
+            self.entered_for_another = False
+            return self
         if self._receiver is not None:
             raise RuntimeError(f"{self!r} was started already: enter it before its first item")
-        async with self._turn:
-            await self._open()
+        if self._attached is not None:
+            self._stack = AsyncExitStack()
+            await self._stack.enter_async_context(self._attached)
+        try:
+            async with self._turn:
+                await self._open()
+        except BaseException as error:
+            if self._stack is not None:
+                await self._stack.__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def _open(self) -> Receiver:
         if self._receiver is None and not self._closed:
+            if self._attached is not None and self._stack is None:
+                raise RuntimeError(
+                    f"{self!r} takes a stream or a callback, which runs while it is open: enter it "
+                    "with 'async with'"
+                )
             with trio.CancelScope() as self._starting:
                 self._receiver = await self._start()
         if self._closed or self._receiver is None:
@@ -221,6 +278,10 @@ class RemoteStream(Stream[T_co]):
 
     def _ending(self, receiver: Receiver) -> BaseException | None:
         """What is raised after the last item; None at a regular end."""
+        if self._attached is not None and self._attached.error is not None:
+            # What the user's own iterator raised, as itself (R10).
+            self._attached.told = True
+            return self._attached.error
         if receiver.failure is not None:
             # A new one each time: one that many tasks raise would gather all their tracebacks.
             return copy.copy(receiver.failure)
@@ -275,12 +336,32 @@ class RemoteStream(Stream[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._stack is None:
+            await self._exit(error)
+            return
+        stack, self._stack = self._stack, None
+        stack.push_async_exit(self._exit_with)
+        await stack.__aexit__(kind, error, traceback)
+
+    async def _exit(self, error: BaseException | None) -> None:
         if error is None:
             await self.aclose()
-        elif _is_in_a_hurry(error):
+        elif is_in_a_hurry(error):
             self._abandon()
         else:
             await self._leave(error)
+
+    async def _exit_with(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._attached is not None
+        await self._exit(error)
+        self._attached.end()
+        if error is None or not is_in_a_hurry(error):
+            await self._attached.wait_uploads()
 
     async def aclose(self) -> None:
         await self._leave(None)
@@ -298,7 +379,11 @@ class RemoteStream(Stream[T_co]):
             if not receiver.finished.is_set():
                 if not self._asked:
                     self._asked = True
-                    self._caller.leave(receiver, reason)
+                    info = None
+                    if reason is not None:
+                        code = Code.CANCELLED.value
+                        info = ErrorInfo(code, type(reason).__name__, text_of(reason))
+                    self._caller.leave(receiver, info)
                 with trio.move_on_after(self._caller.cancel_timeout):
                     await receiver.finished.wait()
         except BaseException:
@@ -379,7 +464,7 @@ class _Batches(AsyncIterator[list[T]]):
             raise StopAsyncIteration from None
 
 
-def _is_in_a_hurry(error: BaseException) -> bool:
+def is_in_a_hurry(error: BaseException) -> bool:
     """Whether a block is left because its task was cancelled or interrupted, and waits for nobody.
 
     Alone or among other failures.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.interceptors import Interceptor
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.memory import open_memory_transports
 
@@ -29,6 +30,8 @@ async def open_pair(
     *,
     encoding: Encoding = "msgpack",
     serving: object = None,
+    interceptors: Sequence[Interceptor] = (),
+    client_interceptors: Sequence[Interceptor] = (),
     limits: Limits | None = None,
     client_limits: Limits | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -38,7 +41,9 @@ async def open_pair(
     """A connection to a service in this process, over memory and without a socket.
 
     ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
-    its own; ``serving`` is what the client's side serves. When the block ends, both sides have.
+    its own; ``serving`` is what the client's side serves. ``interceptors`` stand around what the
+    service's side serves, ``client_interceptors`` around what the client calls. When the block
+    ends, both sides have.
     """
     # What is wrong with the arguments is told here, and not by both sides at once.
     payloads_for(encoding, converter)
@@ -54,6 +59,7 @@ async def open_pair(
                     "accepting",
                     serving=service,
                     limits=limits,
+                    interceptors=interceptors,
                     converter=converter,
                     mask_errors=mask_errors,
                 ) as connection:
@@ -70,6 +76,7 @@ async def open_pair(
                 here,
                 serving=serving,
                 limits=client_limits or limits,
+                interceptors=client_interceptors,
                 metadata=metadata,
                 converter=converter,
                 mask_errors=mask_errors,

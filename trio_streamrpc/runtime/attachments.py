@@ -1,0 +1,158 @@
+"""What goes with one call besides data: its uploads and its callbacks (R19, R20).
+
+They run in a nursery of the caller's own task, which is open for as long as the call lasts: their
+errors and their context are the caller's, and nothing of them is left when the call has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+import trio
+
+from trio_streamrpc.contract.methods import Role
+from trio_streamrpc.nurseries import open_companion_nursery
+from trio_streamrpc.runtime.callbacks import callback_method
+from trio_streamrpc.runtime.objects import Export, Root
+from trio_streamrpc.runtime.uploads import Upload
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.arguments import MethodCodec, Reference
+    from trio_streamrpc.protocol.exchanges import Exchange
+    from trio_streamrpc.runtime.connection import Connection
+
+__all__ = ["Attachments"]
+
+
+class Attachments:
+    """The uploads and callbacks of one call; entered in the caller's task, around the call."""
+
+    def __init__(
+        self, connection: Connection, codec: MethodCodec, references: Sequence[Reference]
+    ) -> None:
+        self._connection = connection
+        self._codec = codec
+        self._references = references
+        self._uploads: list[Upload] = []
+        self._exports: list[Export] = []
+        self._running = 0
+        self._idle: trio.Event | None = None
+        self._id = 0
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+        #: What an upload's iterator raised: what the call ends with (R10).
+        self.error: BaseException | None = None
+        #: Whether it came out of the call already.
+        self.told = False
+
+    @property
+    def refs(self) -> list[tuple[int | str, Literal["stream", "object"]]]:
+        """The places in the arguments, and what stands there."""
+        return [
+            (place, "stream" if parameter.role is Role.UPLOAD else "object")
+            for place, parameter, _ in self._references
+        ]
+
+    @property
+    def uploads(self) -> int:
+        """How many of them are uploads."""
+        return sum(parameter.role is Role.UPLOAD for _, parameter, _ in self._references)
+
+    # --- the caller's block
+
+    async def __aenter__(self) -> Self:
+        self._manager = open_companion_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Nothing is exported any more before the nursery closes that its calls would run in.
+        self.end()
+        assert self._manager is not None
+        await self._manager.__aexit__(kind, error, traceback)
+        if self.error is None or self.told or self.error is error:
+            return
+        if error is None or isinstance(error, trio.Cancelled):
+            raise self.error
+        # The block's own exception is what its user has to see first.
+        error.add_note(f"trio_streamrpc: {type(self.error).__name__}: {self.error}")
+
+    def start(self, exchange: Exchange, root: Root) -> None:
+        """The call is about to be sent: its uploads start, and its callbacks can be called."""
+        nursery = self._nursery
+        assert nursery is not None
+        self._id = exchange.id
+        caller, callee = self._connection.caller, self._connection.callee
+        context: Context | None = None
+        uploads, objects = iter(exchange.uploads), iter(exchange.objects)
+        for _, parameter, value in self._references:
+            name = f"{self._codec.label}(), {parameter.name!r}"
+            if parameter.role is Role.UPLOAD:
+                upload = Upload(
+                    self._connection,
+                    next(uploads).id,
+                    value,
+                    self._codec.item_encoder(parameter),
+                    name,
+                    self._upload_failed,
+                )
+                self._uploads.append(upload)
+                caller.uploads[upload.id] = upload
+                self._running += 1
+                nursery.start_soon(self._run, upload, name=f"upload of {name}")
+                continue
+            context = context or copy_context()
+            method = callback_method(self._codec, parameter).bind(value)
+            export = Export(
+                next(objects),
+                root,
+                name,
+                {"": method}.get,
+                nursery=nursery,
+                context=context,
+                is_callback=True,
+            )
+            self._exports.append(export)
+            callee.exports[export.id] = export
+
+    async def _run(self, upload: Upload) -> None:
+        try:
+            await upload.run()
+        finally:
+            self._running -= 1
+            if self._idle is not None and not self._running:
+                self._idle.set()
+
+    def _upload_failed(self, error: BaseException) -> None:
+        if self.error is not None:
+            self.error.add_note(f"trio_streamrpc: another upload: {type(error).__name__}: {error}")
+            return
+        self.error = error
+        assert self._nursery is not None
+        self._nursery.start_soon(self._connection.caller.abort, self._id)
+
+    # --- the end of the call
+
+    def end(self) -> None:
+        """The call has ended: nobody can call back, and nothing more is uploaded."""
+        if self._id:
+            self._connection.endpoint.end_objects(self._id)
+        for export in self._exports:
+            self._connection.callee.exports.pop(export.id, None)
+        for upload in self._uploads:
+            upload.ask(cut=True)
+
+    async def wait_uploads(self) -> None:
+        """Wait until every iterator is closed, its ``finally`` included (R10)."""
+        if self._running:
+            self._idle = trio.Event()
+            await self._idle.wait()

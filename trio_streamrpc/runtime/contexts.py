@@ -1,0 +1,272 @@
+"""Remote contexts and remote tasks on the side that calls them (R20).
+
+Both are streams of exactly one item: what the context yields, or what the task gives to
+``started``. It is data, or an object whose methods can be called for as long as they last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_streamrpc.errors import CleanupTimeout, ConnectionLost, InternalError
+from trio_streamrpc.limits import Window
+from trio_streamrpc.protocol.frames import Error, is_absent
+from trio_streamrpc.runtime.failures import describe_listed, tell
+from trio_streamrpc.runtime.objects import Root, Target
+from trio_streamrpc.runtime.streams import is_in_a_hurry
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.protocol.frames import ErrorInfo
+    from trio_streamrpc.runtime.attachments import Attachments
+    from trio_streamrpc.runtime.caller import Caller, Request
+    from trio_streamrpc.runtime.streams import Receiver
+
+__all__ = ["Held", "MakeProxy", "RemoteContext", "run_task"]
+
+#: R20: one item, of any length: credit has no part in it.
+ONE_ITEM = Window(1, 1)
+
+#: Makes the proxy of a remote object.
+MakeProxy = Callable[[Target], Any]
+
+
+class Held:
+    """A call that is answered by one item and lasts on: what contexts and tasks have in common."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        method: Method,
+        request: Request,
+        name: str,
+        make_proxy: MakeProxy | None,
+    ) -> None:
+        self._caller = caller
+        self._method = method
+        self._request = request
+        self._name = name
+        self._make_proxy = make_proxy
+        self._root: Root | None = None
+        self._receiver: Receiver | None = None
+        self._target: Target | None = None
+
+    async def open(self, attached: Attachments | None) -> None:
+        """Make the call."""
+        self._receiver, exchange = await self._caller.open_receiver(
+            self._request, ONE_ITEM, None, attached, capacity=1
+        )
+        # R26: the places of calls to its object are those of the call at the start of the chain.
+        target = self._request.target
+        self._root = Root(exchange) if target is None else target.root
+
+    async def value(self) -> Any:
+        """Wait for the one item. Raises :exc:`trio.EndOfChannel` if the call ended without it."""
+        receiver = self.receiver
+        [raw] = await receiver.chunks.receive()
+        if not receiver.refs:
+            if self._method.yields_object and (self._method.needs_object or not is_absent(raw)):
+                raise InternalError(f"{self._name} gave data where its contract says an object")
+            return self._request.codec.decode_result(raw)
+        if self._make_proxy is None:
+            raise InternalError(f"{self._name} gave an object where its contract says data")
+        assert self._root is not None
+        self._target = Target(receiver.refs[0].id, self._root, self._name)
+        return self._make_proxy(self._target)
+
+    @property
+    def receiver(self) -> Receiver:
+        assert self._receiver is not None
+        return self._receiver
+
+    def ending(self) -> BaseException | None:
+        """What the call ended with, once it has; None for a regular end."""
+        receiver = self.receiver
+        if receiver.failure is not None:
+            return receiver.failure
+        if isinstance(receiver.final, Error):
+            return self.rebuild(receiver.final)
+        return None
+
+    def rebuild(self, frame: Error) -> BaseException:
+        return self._caller.rebuild(frame, self._request.codec, self._name)
+
+    def tell(self, error: BaseException) -> ErrorInfo:
+        """An error of the caller's, as the other side is told of it."""
+        codec = self._request.codec
+        listed = codec.encode_error(error)
+        if listed is not None:
+            return describe_listed(error, *listed)
+        return tell(error, self._caller.payloads.encoder())
+
+    def end(self) -> None:
+        """Its object cannot be called any more."""
+        if self._target is not None:
+            self._target.ended = True
+
+    def abandon(self) -> None:
+        """Cancel it, and wait for nothing (R8)."""
+        self.end()
+        if self._receiver is not None and not self._receiver.finished.is_set():
+            self._caller.abandon(self._receiver.id)
+
+
+class RemoteContext:
+    """A context manager that runs on the other side (R20).
+
+    Leaving the block runs its exit there, and waits for it. Left with an error, the error is thrown
+    into it there: whether it is suppressed is the remote context's decision.
+    """
+
+    def __init__(self, held: Held, caller: Caller, name: str, attached: Attachments | None) -> None:
+        self._held = held
+        self._caller = caller
+        self._name = name
+        self._attached = attached
+        self._stack = AsyncExitStack()
+        self._entered = False
+
+    def __repr__(self) -> str:
+        return f"<remote context {self._name}>"
+
+    async def __aenter__(self) -> Any:
+        if self._entered:
+            raise RuntimeError(f"{self!r} was entered already: call its method for another")
+        self._entered = True
+        if self._attached is not None:
+            await self._stack.enter_async_context(self._attached)
+        try:
+            return await self._enter()
+        except BaseException as error:
+            self._held.abandon()
+            await self._stack.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def _enter(self) -> Any:
+        await self._held.open(self._attached)
+        try:
+            return await self._held.value()
+        except trio.EndOfChannel:
+            pass  # how it is learned is no part of what happened
+        error = self._failure() or RuntimeError(f"{self._name} ended without yielding")
+        raise error
+
+    def _failure(self) -> BaseException | None:
+        if self._attached is not None and self._attached.error is not None:
+            self._attached.told = True
+            return self._attached.error
+        return self._held.ending()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._stack.push_async_exit(self._exit)
+        return bool(await self._stack.__aexit__(kind, error, traceback))
+
+    async def _exit(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        held = self._held
+        if error is not None and is_in_a_hurry(error):
+            held.abandon()
+            return False
+        held.end()
+        receiver = held.receiver
+        try:
+            await trio.lowlevel.checkpoint()
+            asked = not receiver.finished.is_set()
+            if asked:
+                self._caller.leave(receiver, None if error is None else held.tell(error))
+                with trio.move_on_after(self._caller.cancel_timeout):
+                    await receiver.finished.wait()
+            if self._attached is not None:
+                self._attached.end()
+                await self._attached.wait_uploads()
+        except BaseException:
+            held.abandon()
+            raise
+        return self._outcome(error, asked=asked)
+
+    def _outcome(self, error: BaseException | None, *, asked: bool) -> bool:
+        """What came of it: True if the error is suppressed (R20)."""
+        attached = self._attached
+        if attached is not None and attached.error is not None and not attached.told:
+            attached.told = True
+            return self._add(error, attached.error)
+        receiver = self._held.receiver
+        if not receiver.finished.is_set():
+            return self._add(
+                error,
+                CleanupTimeout(
+                    f"{self._name} had not finished {self._caller.cancel_timeout} s after it was "
+                    "left"
+                ),
+            )
+        final = receiver.final
+        if final is None:
+            # The connection is gone; whatever has failed in the block has seen it first.
+            return self._add(
+                error, self._held.ending() or ConnectionLost("the connection was lost")
+            )
+        if not isinstance(final, Error):
+            # Where it had ended before the error was thrown into it, nothing has suppressed that.
+            return asked and error is not None
+        if final.same and error is not None:
+            return False
+        failure = self._held.rebuild(final)
+        if isinstance(failure, CleanupTimeout):
+            return self._add(error, failure)
+        raise failure
+
+    def _add(self, error: BaseException | None, late: BaseException) -> bool:
+        if error is None:
+            raise late
+        # The block's own exception is what its user has to see first.
+        error.add_note(f"trio_streamrpc: {type(late).__name__}: {late}")
+        return False
+
+
+async def run_task(
+    held: Held, attached: Attachments | None, task_status: trio.TaskStatus[Any]
+) -> None:
+    """Run a remote task to its end, as a task of a nursery here.
+
+    Raises what the task ended with.
+    """
+    async with AsyncExitStack() as stack:
+        if attached is not None:
+            await stack.enter_async_context(attached)
+        try:
+            await held.open(attached)
+            try:
+                value = await held.value()
+            except trio.EndOfChannel:
+                # It has ended without having started anything: nursery.start says so itself.
+                pass
+            else:
+                task_status.started(value)
+                await held.receiver.finished.wait()
+            held.end()
+            if attached is not None:
+                attached.end()
+                await attached.wait_uploads()
+        except BaseException:
+            held.abandon()
+            raise
+        if attached is not None and attached.error is not None:
+            attached.told = True
+            raise attached.error
+        error = held.ending()
+        if error is not None:
+            raise error

@@ -1,0 +1,125 @@
+"""Callbacks and remote objects: what one side has exported, and the other side's hold on it (R20).
+
+An :class:`Export` stands on the side where the object lives, a :class:`Target` on the side that
+calls it. Both belong to one call, and end with it; the call to a service at the start of the chain
+that they hang from is their :class:`Root`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.protocol.exchanges import Exchange
+    from trio_streamrpc.runtime.handlers import Handler
+
+__all__ = ["Export", "Root", "Target"]
+
+
+class Root:
+    """The call to a service that callbacks and remote objects hang from in the end (R26)."""
+
+    __slots__ = ("_places", "exchange")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._places: trio.Semaphore | None = None
+
+    def places(self, limit: int) -> trio.Semaphore:
+        """The places that the other side has for calls to these objects."""
+        if self._places is None:
+            self._places = trio.Semaphore(limit)
+        return self._places
+
+
+class Target:
+    """An object of the other side, for as long as what it belongs to lasts."""
+
+    __slots__ = ("ended", "id", "name", "root")
+
+    def __init__(self, id: int, root: Root, name: str) -> None:
+        self.id = id
+        self.root = root
+        #: What messages and interceptors call it.
+        self.name = name
+        #: Set by this side when what it belongs to has ended here.
+        self.ended = False
+
+
+class Export:
+    """An object of this side that the other side may call.
+
+    Its calls run in ``nursery``, each in a copy of ``context``.
+    """
+
+    __slots__ = (
+        "_idle",
+        "context",
+        "find",
+        "id",
+        "is_callback",
+        "name",
+        "nursery",
+        "root",
+        "running",
+    )
+
+    def __init__(
+        self,
+        id: int,
+        root: Root,
+        name: str,
+        find: Callable[[str], Method | None],
+        *,
+        nursery: trio.Nursery,
+        context: Context,
+        is_callback: bool,
+    ) -> None:
+        self.id = id
+        self.root = root
+        #: What messages and interceptors call it.
+        self.name = name
+        #: The method of that name; a callback's name is empty.
+        self.find = find
+        self.nursery = nursery
+        self.context = context
+        #: Whether its calls run in the task tree of the caller that has passed it.
+        self.is_callback = is_callback
+        self.running: set[Handler] = set()
+        self._idle: trio.Event | None = None
+
+    def name_of(self, method: Method) -> str:
+        """What a method of the object is called: by its name, after the object's own."""
+        return f"{self.name}.{method.name}" if method.name else self.name
+
+    def start(self, handler: Handler, run: Callable[[Handler], Awaitable[None]], name: str) -> None:
+        """Start a call of this object."""
+        self.running.add(handler)
+
+        def start() -> None:
+            self.nursery.start_soon(run, handler, name=name)
+
+        # What start_soon copies for a task is the context that it is called in.
+        self.context.run(start)
+
+    def stopped(self, handler: Handler) -> None:
+        """That call has ended."""
+        self.running.discard(handler)
+        if self._idle is not None and not self.running:
+            self._idle.set()
+
+    def ask_all(self) -> None:
+        """Ask all its calls to stop."""
+        for handler in list(self.running):
+            handler.ask()
+
+    async def wait_idle(self) -> None:
+        """Wait until all its calls have ended."""
+        if self.running:
+            self._idle = trio.Event()
+            await self._idle.wait()
