@@ -21,10 +21,9 @@ from trio_streamrpc.runtime.objects import Root, Target
 from trio_streamrpc.runtime.streams import is_in_a_hurry
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
     from trio_streamrpc.protocol.frames import ErrorInfo
-    from trio_streamrpc.runtime.attachments import Attachments
-    from trio_streamrpc.runtime.caller import Caller, Request
+    from trio_streamrpc.runtime.caller import Caller
+    from trio_streamrpc.runtime.remote import RemoteMethod, Request
     from trio_streamrpc.runtime.streams import Receiver
 
 __all__ = ["Held", "MakeProxy", "RemoteContext", "run_task"]
@@ -41,25 +40,25 @@ class Held:
 
     def __init__(
         self,
+        remote: RemoteMethod,
         caller: Caller,
-        method: Method,
         request: Request,
-        name: str,
         make_proxy: MakeProxy | None,
     ) -> None:
-        self._caller = caller
-        self._method = method
+        self._remote = remote
+        self.caller = caller
         self._request = request
-        self._name = name
+        self.name = remote.name
+        self.attached = request.attached
         self._make_proxy = make_proxy
         self._root: Root | None = None
         self._receiver: Receiver | None = None
         self._target: Target | None = None
 
-    async def open(self, attached: Attachments | None) -> None:
+    async def open(self) -> None:
         """Make the call."""
-        self._receiver, exchange = await self._caller.open_receiver(
-            self._request, ONE_ITEM, None, attached, capacity=1
+        self._receiver, exchange = await self.caller.open_receiver(
+            self._request, ONE_ITEM, None, capacity=1
         )
         # R26: the places of calls to its object are those of the call at the start of the chain.
         target = self._request.target
@@ -70,13 +69,14 @@ class Held:
         receiver = self.receiver
         [raw] = await receiver.chunks.receive()
         if not receiver.refs:
-            if self._method.yields_object and (self._method.needs_object or not is_absent(raw)):
-                raise InternalError(f"{self._name} gave data where its contract says an object")
-            return self._request.codec.decode_result(raw)
+            method = self._remote.method
+            if method.yields_object and (method.needs_object or not is_absent(raw)):
+                raise InternalError(f"{self.name} gave data where its contract says an object")
+            return self._remote.decode_result(raw)
         if self._make_proxy is None:
-            raise InternalError(f"{self._name} gave an object where its contract says data")
+            raise InternalError(f"{self.name} gave an object where its contract says data")
         assert self._root is not None
-        self._target = Target(receiver.refs[0].id, self._root, self._name)
+        self._target = Target(receiver.refs[0].id, self._root, self.name)
         return self._make_proxy(self._target)
 
     @property
@@ -90,19 +90,19 @@ class Held:
         if receiver.failure is not None:
             return receiver.failure
         if isinstance(receiver.final, Error):
-            return self.rebuild(receiver.final)
+            return self._remote.rebuild(receiver.final)
         return None
 
     def rebuild(self, frame: Error) -> BaseException:
-        return self._caller.rebuild(frame, self._request.codec, self._name)
+        """The exception that an error frame is raised as."""
+        return self._remote.rebuild(frame)
 
     def tell(self, error: BaseException) -> ErrorInfo:
         """An error of the caller's, as the other side is told of it."""
-        codec = self._request.codec
-        listed = codec.encode_error(error)
+        listed = self._remote.encode_error(error)
         if listed is not None:
             return describe_listed(error, *listed)
-        return tell(error, self._caller.payloads.encoder())
+        return tell(error, self.caller.payloads.encoder())
 
     def end(self) -> None:
         """Its object cannot be called any more."""
@@ -113,7 +113,7 @@ class Held:
         """Cancel it, and wait for nothing (R8)."""
         self.end()
         if self._receiver is not None and not self._receiver.finished.is_set():
-            self._caller.abandon(self._receiver.id)
+            self.caller.abandon(self._receiver.id)
 
 
 class RemoteContext:
@@ -123,11 +123,11 @@ class RemoteContext:
     into it there: whether it is suppressed is the remote context's decision.
     """
 
-    def __init__(self, held: Held, caller: Caller, name: str, attached: Attachments | None) -> None:
+    def __init__(self, held: Held) -> None:
         self._held = held
-        self._caller = caller
-        self._name = name
-        self._attached = attached
+        self._caller = held.caller
+        self._name = held.name
+        self._attached = held.attached
         self._stack = AsyncExitStack()
         self._entered = False
 
@@ -148,7 +148,7 @@ class RemoteContext:
             raise
 
     async def _enter(self) -> Any:
-        await self._held.open(self._attached)
+        await self._held.open()
         try:
             return await self._held.value()
         except trio.EndOfChannel:
@@ -237,18 +237,17 @@ class RemoteContext:
         return False
 
 
-async def run_task(
-    held: Held, attached: Attachments | None, task_status: trio.TaskStatus[Any]
-) -> None:
+async def run_task(held: Held, task_status: trio.TaskStatus[Any]) -> None:
     """Run a remote task to its end, as a task of a nursery here.
 
     Raises what the task ended with.
     """
+    attached = held.attached
     async with AsyncExitStack() as stack:
         if attached is not None:
             await stack.enter_async_context(attached)
         try:
-            await held.open(attached)
+            await held.open()
             try:
                 value = await held.value()
             except trio.EndOfChannel:

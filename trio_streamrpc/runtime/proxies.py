@@ -18,6 +18,7 @@ from trio_streamrpc.limits import Window
 from trio_streamrpc.runtime.contexts import MakeProxy
 from trio_streamrpc.runtime.objects import Target
 from trio_streamrpc.runtime.options import NO_OPTIONS, Options
+from trio_streamrpc.runtime.remote import RemoteMethod
 from trio_streamrpc.runtime.streams import Stream
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class Face(ABC):
 
         Raises :exc:`RpcError`: what the handler raised, or what kept the call from it.
         """
-        codec = untyped(method).wire(self.payloads)
-        return await self.caller.call(method, codec, args, kwargs)
+        return await RemoteMethod(self.caller, untyped(method)).call(args, kwargs)
 
     def stream(
         self, method: str, /, *args: Any, window: Window | None = None, **kwargs: Any
@@ -88,8 +88,8 @@ class Face(ABC):
         ``window`` is its capacity; ``Limits.window`` if there is none. A parameter of the method
         that is called so is given by position, or through :attr:`api`.
         """
-        codec = untyped(method).wire(self.payloads)
-        return self.caller.stream(method, codec, args, kwargs, Options(window=window))
+        options = NO_OPTIONS if window is None else Options(window=window)
+        return RemoteMethod(self.caller, untyped(method), options).stream(args, kwargs)
 
     def context(
         self, method: str, /, *args: Any, **kwargs: Any
@@ -100,7 +100,7 @@ class Face(ABC):
         """
         known = untyped(method)
         make_proxy = proxy_maker(self, known, NO_OPTIONS)
-        return self.caller.context(known, args, kwargs, NO_OPTIONS, None, make_proxy)
+        return RemoteMethod(self.caller, known).context(args, kwargs, make_proxy)
 
     @property
     def api(self) -> DynamicProxy:
@@ -188,65 +188,42 @@ def remote_method(
     face: Face, method: Method, options: Options, target: Target | None
 ) -> Callable[..., Any]:
     """A function that calls one method of the other side."""
-    made = {
-        Kind.UNARY: remote_function,
-        Kind.SERVER_STREAM: remote_stream,
-        Kind.CONTEXT: remote_context,
-        Kind.TASK: remote_task,
-    }[method.kind](face, method, options, target)
+    if method.kind is Kind.SERVER_STREAM:
+        options = options.or_window(method.options.window)
+    remote = RemoteMethod(face.caller, method, options, target)
+    make_proxy = proxy_maker(face, method, options)
+    made: Callable[..., Any]
+    if method.kind is Kind.UNARY:
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return remote.call(args, kwargs)
+
+        made = call
+    elif method.kind is Kind.SERVER_STREAM:
+
+        def stream(*args: Any, **kwargs: Any) -> Stream[Any]:
+            return remote.stream(args, kwargs)
+
+        made = stream
+    elif method.kind is Kind.CONTEXT:
+
+        def context(*args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+            return remote.context(args, kwargs, make_proxy)
+
+        made = context
+    else:
+
+        async def task(
+            *args: Any,
+            task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+            **kwargs: Any,
+        ) -> None:
+            await remote.task(args, kwargs, make_proxy, task_status)
+
+        made = task
     made.__name__ = made.__qualname__ = method.label or method.name
     made.__doc__ = method.doc
     return made
-
-
-def remote_function(
-    face: Face, method: Method, options: Options, target: Target | None
-) -> Callable[..., Any]:
-    caller, name, codec = face.caller, method.name, method.wire(face.payloads)
-    oneway = method.options.oneway
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        return caller.call(name, codec, args, kwargs, options, target, oneway=oneway)
-
-    return call
-
-
-def remote_stream(
-    face: Face, method: Method, options: Options, target: Target | None
-) -> Callable[..., Any]:
-    caller, name, codec = face.caller, method.name, method.wire(face.payloads)
-    options = options.or_window(method.options.window)
-
-    def stream(*args: Any, **kwargs: Any) -> Stream[Any]:
-        return caller.stream(name, codec, args, kwargs, options, target)
-
-    return stream
-
-
-def remote_context(
-    face: Face, method: Method, options: Options, target: Target | None
-) -> Callable[..., Any]:
-    make_proxy = proxy_maker(face, method, options)
-
-    def context(*args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
-        return face.caller.context(method, args, kwargs, options, target, make_proxy)
-
-    return context
-
-
-def remote_task(
-    face: Face, method: Method, options: Options, target: Target | None
-) -> Callable[..., Any]:
-    make_proxy = proxy_maker(face, method, options)
-
-    async def task(
-        *args: Any,
-        task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
-        **kwargs: Any,
-    ) -> None:
-        await face.caller.task(method, args, kwargs, options, target, make_proxy, task_status)
-
-    return task
 
 
 def proxy_maker(face: Face, method: Method, options: Options) -> MakeProxy | None:
@@ -288,7 +265,9 @@ class DynamicProxy:
         return DynamicProxy(self._face, self._name, options, self._target)
 
     def __call__(self, *args: Any, **kwargs: Any) -> DynamicCall:
-        return DynamicCall(self._face, self._name, args, kwargs, self._options, self._target)
+        method = untyped(self._name)
+        remote = RemoteMethod(self._face.caller, method, self._options, self._target)
+        return DynamicCall(remote, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<remote {self._name or 'service'}>"
@@ -297,36 +276,20 @@ class DynamicProxy:
 class DynamicCall:
     """A call whose kind shows in how it is used: awaited, iterated, or entered."""
 
-    def __init__(
-        self,
-        face: Face,
-        name: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: Options,
-        target: Target | None,
-    ) -> None:
-        self._caller = face.caller
-        self._name = name
-        self._codec = untyped(name).wire(face.payloads)
+    def __init__(self, remote: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._remote = remote
         self._args = args
         self._kwargs = kwargs
-        self._options = options
-        self._target = target
         self._stream: Stream[Any] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._caller.call(
-            self._name, self._codec, self._args, self._kwargs, self._options, self._target
-        ).__await__()
+        return self._remote.call(self._args, self._kwargs).__await__()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._open()
 
     def _open(self) -> Stream[Any]:
-        return self._caller.stream(
-            self._name, self._codec, self._args, self._kwargs, self._options, self._target
-        )
+        return self._remote.stream(self._args, self._kwargs)
 
     async def __aenter__(self) -> Stream[Any]:
         self._stream = self._open()
@@ -342,4 +305,4 @@ class DynamicCall:
         await self._stream.__aexit__(kind, error, traceback)
 
     def __repr__(self) -> str:
-        return f"<call of {self._name}: await it, iterate over it, or enter it>"
+        return f"<call of {self._remote.name}: await it, iterate over it, or enter it>"

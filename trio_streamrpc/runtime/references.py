@@ -6,20 +6,21 @@ the call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trio_streamrpc.contract.methods import Role
+from trio_streamrpc.contract.methods import Method, Role
 from trio_streamrpc.errors import CallCancelled, InvalidArgument
-from trio_streamrpc.runtime.callbacks import callback_method, remote_callback
 from trio_streamrpc.runtime.failures import error_from
-from trio_streamrpc.runtime.objects import Target
+from trio_streamrpc.runtime.objects import Target, callback_method
+from trio_streamrpc.runtime.remote import RemoteMethod
 from trio_streamrpc.runtime.streams import Receiver, RemoteStream
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.signatures import Parameter
     from trio_streamrpc.protocol.frames import Error, Ref
+    from trio_streamrpc.runtime.caller import Caller
     from trio_streamrpc.runtime.handlers import Handler
 
 __all__ = ["References"]
@@ -64,7 +65,7 @@ class References:
         method = callback_method(self._codec, parameter)
         target = Target(ref.id, self._root, f"{self._name}(), {parameter.name!r}")
         self._targets.append(target)
-        return remote_callback(self._caller, target, method.wire(self._caller.payloads))
+        return remote_callback(self._caller, method, target)
 
     def _stream(self, receiver: Receiver, parameter: Parameter) -> RemoteStream[Any]:
         async def start() -> Receiver:
@@ -87,3 +88,16 @@ class References:
             receiver.stop(CallCancelled("the call that this stream came with has ended"))
         for target in self._targets:
             target.ended = True
+
+
+def remote_callback(
+    caller: Caller, method: Method, target: Target
+) -> Callable[..., Awaitable[Any]]:
+    """A callback as its handler sees it: a function that runs on the other side."""
+    remote = RemoteMethod(caller, method, target=target)
+
+    async def callback(*args: Any, **kwargs: Any) -> Any:
+        return await remote.call(args, kwargs)
+
+    callback.__name__ = callback.__qualname__ = target.name
+    return callback

@@ -1,0 +1,254 @@
+"""A method of the other side, as this side calls it: as a function, a stream, a context or a task.
+
+Here the arguments become payloads and references, and the interceptors stand around the call; what
+is called, and what waits for answers, stands in :mod:`.caller`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trio_streamrpc.errors import Code
+from trio_streamrpc.protocol.credit import Growth
+from trio_streamrpc.protocol.frames import Error, ErrorInfo, Result
+from trio_streamrpc.runtime.attachments import Attachments
+from trio_streamrpc.runtime.calls import Call
+from trio_streamrpc.runtime.contexts import Held, MakeProxy, RemoteContext, run_task
+from trio_streamrpc.runtime.failures import error_from
+from trio_streamrpc.runtime.intercepted import InterceptedContext, InterceptedStream
+from trio_streamrpc.runtime.interceptors import intercept
+from trio_streamrpc.runtime.options import NO_OPTIONS, Options
+from trio_streamrpc.runtime.streams import Receiver, RemoteStream, Stream
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.arguments import MethodCodec
+    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.errors import RpcError
+    from trio_streamrpc.runtime.caller import Caller
+    from trio_streamrpc.runtime.objects import Target
+
+__all__ = ["RemoteMethod", "Request"]
+
+#: R23: how long a caller whose call ran out of time on the other side waits for its own scope.
+DEADLINE_SLACK = 1.0
+
+Args = Sequence[Any]
+Kwargs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call that is about to be made."""
+
+    name: str
+    args: bytes
+    kwargs: bytes | None
+    options: Options
+    target: Target | None
+    attached: Attachments | None
+
+
+class RemoteMethod:
+    """One method of the other side's service, or of an object of its."""
+
+    __slots__ = ("_caller", "_codec", "_options", "_target", "method", "name")
+
+    def __init__(
+        self,
+        caller: Caller,
+        method: Method,
+        options: Options = NO_OPTIONS,
+        target: Target | None = None,
+    ) -> None:
+        self.method = method
+        #: What messages and interceptors call it: an object's methods follow the object's name.
+        self.name = method.name
+        if target is not None:
+            self.name = f"{target.name}.{method.name}" if method.name else target.name
+        self._caller = caller
+        self._codec: MethodCodec = method.wire(caller.payloads)
+        self._options = options
+        self._target = target
+
+    # --- one answer
+
+    async def call(self, args: Args, kwargs: Kwargs) -> Any:
+        """Call it and wait for its result; if it is oneway, until the call is written (R11)."""
+        if not self._is_intercepted:
+            return await self._call(args, kwargs, self._options)
+
+        async def proceed(call: Call) -> Any:
+            return await self._call(call.args, call.kwargs, self._changed(call))
+
+        return await self._intercept(args, kwargs, proceed)
+
+    async def _call(self, args: Args, kwargs: Kwargs, options: Options) -> Any:
+        request = self._request(args, kwargs, options)
+        attached = request.attached
+        if self.method.options.oneway:
+            await self._caller.send(request)
+            return None
+        if attached is None:
+            answer = await self._caller.ask(request)
+        else:
+            async with attached:
+                answer = await self._caller.ask(request)
+                attached.end()
+                await attached.wait_uploads()
+                if attached.error is not None:
+                    raise attached.error
+        if isinstance(answer, Result):
+            return self._codec.decode_result(answer.value)
+        raise await self._failure(answer)
+
+    async def _failure(self, answer: Error | RpcError) -> BaseException:
+        if not isinstance(answer, Error):
+            return answer
+        if answer.error.code == Code.DEADLINE_EXCEEDED:
+            # R23: both sides watch the same deadline, and the caller's own scope is the one that
+            # its user knows. If it is due, it speaks.
+            left = trio.current_effective_deadline() - trio.current_time()
+            if left <= DEADLINE_SLACK:
+                await trio.sleep(max(0.0, left) + DEADLINE_SLACK)
+        return self.rebuild(answer)
+
+    def rebuild(self, frame: Error) -> BaseException:
+        """The exception that an error frame is raised as."""
+        info = frame.error
+        if info.code == Code.UNIMPLEMENTED and not info.name:
+            # The answer is the same for every name that is not there; this side knows which it was.
+            info = ErrorInfo(info.code, "", f"no method {self.method.name!r} on the other side")
+        listed = self._codec.decode_error(info.name, info.message, info.data)
+        if listed is not None:
+            return listed
+        return error_from(info, retry=frame.retry, decode=self._caller.payloads.decoder())
+
+    # --- a stream
+
+    def stream(self, args: Args, kwargs: Kwargs) -> Stream[Any]:
+        """A stream that starts when it is entered, or when its first item is asked for."""
+        if not self._is_intercepted:
+            return self._stream(args, kwargs, self._options)
+        self._check(args, kwargs)
+
+        async def make(stream: InterceptedStream[Any]) -> Any:
+            async def proceed(call: Call) -> Any:
+                return await stream.adopt(self._stream(call.args, call.kwargs, self._changed(call)))
+
+            return await self._intercept(args, kwargs, proceed)
+
+        return InterceptedStream(self.name, make)
+
+    def _stream(self, args: Args, kwargs: Kwargs, options: Options) -> RemoteStream[Any]:
+        request = self._request(args, kwargs, options)
+        limits = self._caller.limits
+        # A window that somebody chose stays as it is; another grows when the link needs it (R15).
+        first = options.window or limits.window
+        growth = Growth(limits.max_window) if options.window is None else None
+        # R17: a place for every item, for the largest window that this one may grow to.
+        capacity = limits.max_window.items if growth is not None else first.items
+
+        async def start() -> Receiver:
+            receiver, _ = await self._caller.open_receiver(request, first, growth, capacity)
+            return receiver
+
+        return RemoteStream(
+            self._caller,
+            start,
+            self._codec.decode_result,
+            self.rebuild,
+            self.name,
+            request.attached,
+        )
+
+    # --- a context or a task
+
+    def context(
+        self, args: Args, kwargs: Kwargs, make_proxy: MakeProxy | None
+    ) -> AbstractAsyncContextManager[Any]:
+        """A remote context, which is entered when the block begins."""
+        if not self._is_intercepted:
+            return RemoteContext(self._hold(args, kwargs, self._options, make_proxy))
+        self._check(args, kwargs)
+
+        async def proceed(call: Call) -> Any:
+            held = self._hold(call.args, call.kwargs, self._changed(call), make_proxy)
+            return RemoteContext(held)
+
+        async def make() -> Any:
+            return await self._intercept(args, kwargs, proceed)
+
+        return InterceptedContext(self.name, make)
+
+    async def task(
+        self,
+        args: Args,
+        kwargs: Kwargs,
+        make_proxy: MakeProxy | None,
+        task_status: trio.TaskStatus[Any],
+    ) -> None:
+        """Run a remote task to its end; its ``started`` is told to ``task_status``."""
+        if not self._is_intercepted:
+            await run_task(self._hold(args, kwargs, self._options, make_proxy), task_status)
+            return
+
+        async def proceed(call: Call) -> Any:
+            held = self._hold(call.args, call.kwargs, self._changed(call), make_proxy)
+            await run_task(held, task_status)
+
+        await self._intercept(args, kwargs, proceed)
+
+    def _hold(
+        self, args: Args, kwargs: Kwargs, options: Options, make_proxy: MakeProxy | None
+    ) -> Held:
+        return Held(self, self._caller, self._request(args, kwargs, options), make_proxy)
+
+    @property
+    def encode_error(self) -> Callable[[BaseException], tuple[str, bytes | None] | None]:
+        """How an exception travels that is listed for the method; None for any other."""
+        return self._codec.encode_error
+
+    @property
+    def decode_result(self) -> Callable[[Any], Any]:
+        """What decodes a result, an item, or what a context yields."""
+        return self._codec.decode_result
+
+    # --- what they have in common
+
+    @property
+    def _is_intercepted(self) -> bool:
+        # A callback is within the call that it was passed to, and has no name.
+        return bool(self._caller.interceptors) and self.method.name != ""
+
+    def _intercept(
+        self, args: Args, kwargs: Kwargs, innermost: Callable[[Call], Awaitable[Any]]
+    ) -> Awaitable[Any]:
+        call = Call(
+            self._caller.connection,
+            self.name,
+            self._options.metadata,
+            trio.current_effective_deadline(),
+            tuple(args),
+            MappingProxyType(dict(kwargs)),
+        )
+        return intercept(self._caller.interceptors, call, innermost)
+
+    def _changed(self, call: Call) -> Options:
+        return self._options.with_metadata(call.metadata)
+
+    def _check(self, args: Args, kwargs: Kwargs) -> None:
+        """What does not fit the method is told at once, as without interceptors."""
+        self._codec.encode_arguments(args, kwargs)
+
+    def _request(self, args: Args, kwargs: Kwargs, options: Options) -> Request:
+        packed, named, references = self._codec.encode_arguments(args, kwargs)
+        attached = None
+        if references:
+            attached = Attachments(self._caller.connection, self._codec, references)
+        return Request(self.method.name, packed, named, options, self._target, attached)
