@@ -109,10 +109,11 @@ class Endpoint:
         self.objects: dict[int, Exchange] = {}
         #: Uploads of the other side whose final frame has not come (R19).
         self.uploads = 0
-        #: Calls whose writing somebody waits for, and what has been taken by the writer since it
-        #: was last asked: such calls, and the final frames of this side's uploads.
+        #: Calls whose writing somebody waits for.
         self._watched: set[int] = set()
-        self._departed: list[int] = []
+        #: What the writer has taken since this was last emptied: such calls (R11), and uploads, by
+        #: their final frames (R19).
+        self.departed: list[int] = []
         #: The highest id that a drain still runs; None while there is no drain (R27).
         self.drain_from: int | None = None
         self.peer_drains = False
@@ -309,13 +310,8 @@ class Endpoint:
                 self.objects.pop(each, None)
 
     def watch(self, id: int) -> None:
-        """Have :meth:`departed` tell when that call is written (R11)."""
+        """Have ``departed`` tell when that call is written (R11)."""
         self._watched.add(id)
-
-    def departed(self) -> list[int]:
-        """What was taken by the writer: watched calls, and uploads, which are over then (R19)."""
-        ids, self._departed = self._departed, []
-        return ids
 
     def answer(self, id: int, value: bytes) -> None:
         """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long."""
@@ -469,7 +465,7 @@ class Endpoint:
         for upload in call.uploads:
             if self.exchanges.pop(upload.id, None) is not None:
                 self.outbox.remove_stream(upload.id)
-                self._departed.append(upload.id)
+                self.departed.append(upload.id)
         self._watched.discard(call.id)
         del self.exchanges[call.id]
 
@@ -522,11 +518,11 @@ class Endpoint:
         if type(frame) is self.family.call:
             if frame.id in self._watched:
                 self._watched.remove(frame.id)
-                self._departed.append(frame.id)
+                self.departed.append(frame.id)
             return
         exchange = self.exchanges.pop(frame.id)
         if exchange.places is None:
-            self._departed.append(frame.id)
+            self.departed.append(frame.id)
         elif not exchange.overrun:
             exchange.places.running -= 1
 

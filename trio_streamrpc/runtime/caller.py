@@ -210,7 +210,8 @@ class Caller:
 
     def collect_departed(self) -> None:
         """What has been written: oneway calls, and the last frames of uploads."""
-        for id in self._endpoint.departed():
+        departed, self._endpoint.departed = self._endpoint.departed, []
+        for id in departed:
             pending = self._pending.get(id)
             if pending is None:
                 self.places.uploads.release()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, structs
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
@@ -17,8 +17,7 @@ __all__ = ["CURRENT_CALL", "EMPTY", "SERVING", "Call", "Serving", "current_call"
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class Call(Struct, frozen=True, eq=False):
     """One call, as its handler and its interceptors see it."""
 
     #: The connection that it came by, or goes out by; in a handler its ``proxy`` calls back.
@@ -31,7 +30,7 @@ class Call:
     deadline: float
     #: The arguments, for interceptors; a handler has its own, and these are empty.
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=lambda: EMPTY)
+    kwargs: Mapping[str, Any] = EMPTY
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -53,7 +52,7 @@ class Call:
             raise TypeError(f"an interceptor cannot replace the {min(unknown)} of a call")
         if "args" in changes:
             changes["args"] = tuple(changes["args"])
-        return dataclasses.replace(self, **changes)
+        return structs.replace(self, **changes)
 
 
 CURRENT_CALL: ContextVar[Call] = ContextVar("trio_streamrpc.current_call")
@@ -67,8 +66,7 @@ def current_call() -> Call:
         raise RuntimeError("current_call() is for handlers of calls, and none runs here") from None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Serving:
+class Serving(Struct, frozen=True, eq=False):
     """That this task serves a call, perhaps within what serves another.
 
     A callback runs within the call that it was passed to, which may itself run within a handler:

@@ -269,12 +269,14 @@ class Connection(Face):
                     self._parked_writer = trio.lowlevel.current_task()
                     await trio.lowlevel.wait_task_rescheduled(abort)
                     continue
-                for id in endpoint.unblocked():
-                    self.callee.on_credit(id)
+                if endpoint.outbox.unblocked:
+                    for id in endpoint.unblocked():
+                        self.callee.on_credit(id)
                 self.writing_since = trio.current_time()
                 await transport.send(message)
                 self.writing_since = None
-                self.caller.collect_departed()
+                if endpoint.departed:
+                    self.caller.collect_departed()
                 if self._parked_reader is not None:
                     trio.lowlevel.reschedule(self._parked_reader)
                     self._parked_reader = None

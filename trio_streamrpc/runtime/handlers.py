@@ -7,11 +7,11 @@ generator is asked depends on where it stands; ``docs/architecture.md`` has the 
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -58,7 +58,6 @@ class Handler(ABC):
         self.exchange = self.endpoint.exchanges[frame.id]
         #: The object that is called, if it is not the service.
         self.export = export
-        self.root = Root(self.exchange) if export is None else export.root
         self.references = References(self, frame.refs) if frame.refs else None
         cleanup = method.options.cleanup
         self.cleanup = connection.limits.cleanup if cleanup is None else cleanup
@@ -79,6 +78,11 @@ class Handler(ABC):
         self._error: BaseException | None = None
         #: Whether that arose while the handler was being closed (R22).
         self._in_cleanup = False
+
+    @cached_property
+    def root(self) -> Root:
+        """The call to a service that its callbacks and objects hang from (R26)."""
+        return Root(self.exchange) if self.export is None else self.export.root
 
     # --- running
 
@@ -142,12 +146,11 @@ class Handler(ABC):
         keep or not, where no interceptor does.
         """
         call, args, kwargs = self._enter()
-        function = self.method.function
-        assert function is not None
-        interceptors = self.connection.callee.interceptors
-        if interceptors and not self.is_callback:
-            return await self._intercepted(call, args, {**kwargs}, more)
-        value = function(*args, **kwargs, **more)
+        if self.connection.callee.interceptors and not self.is_callback:
+            return await self._intercepted(call, args, kwargs, more)
+        if more:
+            kwargs.update(more)
+        value = self.method.function(*args, **kwargs)  # type: ignore[misc]  # it is served
         del args, kwargs
         return await value if inspect.isawaitable(value) else value
 
@@ -173,7 +176,7 @@ class Handler(ABC):
         async def proceed(call: Call) -> Any:
             assert self.method.function is not None
             # What current_call() tells is what the interceptors have made of it.
-            CURRENT_CALL.set(dataclasses.replace(call, args=(), kwargs=EMPTY))
+            CURRENT_CALL.set(call.replace(args=(), kwargs=EMPTY))
             value = self.method.function(*call.args, **call.kwargs, **more)
             value = await value if inspect.isawaitable(value) else value
             if hasattr(value, "__aiter__"):
@@ -181,7 +184,7 @@ class Handler(ABC):
                 self._iterators.append(value)
             return value
 
-        call = dataclasses.replace(call, args=tuple(args), kwargs=kwargs)
+        call = call.replace(args=args, kwargs=kwargs)
         return await intercept(self.connection.callee.interceptors, call, proceed)
 
     @property

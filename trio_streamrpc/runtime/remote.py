@@ -6,13 +6,13 @@ is called, and what waits for answers, stands in :mod:`.caller`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec import Struct
 
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.credit import Growth
@@ -42,8 +42,7 @@ Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True, eq=False):
     """A call that is about to be made."""
 
     name: str
@@ -78,15 +77,15 @@ class RemoteMethod:
 
     # --- one answer
 
-    async def call(self, args: Args, kwargs: Kwargs) -> Any:
+    def call(self, args: Args, kwargs: Kwargs) -> Coroutine[Any, Any, Any]:
         """Call it and wait for its result; if it is oneway, until the call is written (R11)."""
         if not self._is_intercepted:
-            return await self._call(args, kwargs, self._options)
+            return self._call(args, kwargs, self._options)
 
         async def proceed(call: Call) -> Any:
             return await self._call(call.args, call.kwargs, self._changed(call))
 
-        return await self._intercept(args, kwargs, proceed)
+        return self._intercept(args, kwargs, proceed)
 
     async def _call(self, args: Args, kwargs: Kwargs, options: Options) -> Any:
         request = self._request(args, kwargs, options)
@@ -224,11 +223,11 @@ class RemoteMethod:
     @property
     def _is_intercepted(self) -> bool:
         # A callback is within the call that it was passed to, and has no name.
-        return bool(self._caller.interceptors) and self.method.name != ""
+        return len(self._caller.interceptors) > 0 and self.method.name != ""
 
-    def _intercept(
+    async def _intercept(
         self, args: Args, kwargs: Kwargs, innermost: Callable[[Call], Awaitable[Any]]
-    ) -> Awaitable[Any]:
+    ) -> Any:
         call = Call(
             self._caller.connection,
             self.name,
@@ -237,7 +236,7 @@ class RemoteMethod:
             tuple(args),
             MappingProxyType(dict(kwargs)),
         )
-        return intercept(self._caller.interceptors, call, innermost)
+        return await intercept(self._caller.interceptors, call, innermost)
 
     def _changed(self, call: Call) -> Options:
         return self._options.with_metadata(call.metadata)
