@@ -11,6 +11,7 @@ The layers, from the top; each imports only those below it::
     limits, errors      what everybody knows
 """
 
+from trio_streamrpc.batching import batched as batched
 from trio_streamrpc.client import connect as connect
 from trio_streamrpc.client import open_connection as open_connection
 from trio_streamrpc.contract.decorators import rpc as rpc
