@@ -222,12 +222,11 @@ class Handler(ABC):
     def _answer_stopped(self) -> None:
         """What was stopped before it had anything to say (R6)."""
         if self.asked_to_go:
-            self._answer_gone()
+            self._answer_code(Code.UNAVAILABLE, "this side is going away")
+        elif self._cancel is None:
+            self._answer_code(Code.CANCELLED, "what the call belonged to has ended")
         else:
             self._answer_code(Code.CANCELLED, "the call was cancelled")
-
-    def _answer_gone(self) -> None:
-        self._answer_code(Code.UNAVAILABLE, "this side is going away")
 
     def _answer_cleanup_timeout(self) -> None:
         self._answer_code(
@@ -402,8 +401,8 @@ class StreamHandler(Handler):
             self._answer_error(self._error)
         elif self._closing and self.scope.cancelled_caught:
             self._answer_cleanup_timeout()
-        elif self.asked_to_go and not self._pump.exhausted:
+        elif self.asked and self._cancel is None and not self._pump.exhausted:
             # R6: a cut stream never looks complete.
-            self._answer_gone()
+            self._answer_stopped()
         else:
             self.endpoint.end(self.id)
