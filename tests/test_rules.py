@@ -13,7 +13,6 @@ PROTOCOL = TESTS.parent / "docs" / "protocol.md"
 LATER = {
     "R11": "oneway calls",
     "R20": "callbacks and remote contexts",
-    "R21": "values in parts",
 }
 
 _RULE = re.compile(r"\bR\d+a?\b")

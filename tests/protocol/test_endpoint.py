@@ -43,11 +43,13 @@ KB = 1024
 def test_the_connecting_sides_hello() -> None:
     """R25, R26: it waits from the start, with the limits that the other side has to keep to."""
     limits = Limits(window=Window(3, 4000), max_calls=7, max_message_bytes=5000,
-                    max_message_frames=60, max_frame_bytes=700)  # fmt: skip
+                    max_message_frames=60, max_frame_bytes=700, max_value_bytes=800,
+                    max_partial_bytes=900)  # fmt: skip
     endpoint = Endpoint("connecting", encoding="json", limits=limits)
     assert endpoint.next_message() == (
         '[{"type":"hello","version":1,"limits":{"window":{"items":3,"bytes":4000},"max_calls":7,'
-        '"max_message_bytes":5000,"max_message_frames":60,"max_frame_bytes":700}}]'
+        '"max_message_bytes":5000,"max_message_frames":60,"max_frame_bytes":700,"max_value_bytes":800,'
+        '"max_partial_bytes":900}}]'
     )
     assert endpoint.next_message() is None
 
@@ -203,6 +205,44 @@ def test_a_call(encoding: Encoding) -> None:
     ]  # fmt: skip
     assert (exchange.id, exchange.window, exchange.credit) == (1, None, None)
     assert talk.endpoint.highest_used == 1
+
+
+@BOTH
+def test_priorities(encoding: Encoding) -> None:
+    """R12: the caller's wish, kept by both sides; of what waits, the higher goes first."""
+    caller, callee = pair(encoding)
+    args = b"[]" if encoding == "json" else b"\x90"
+    value = b"5" if encoding == "json" else b"\x05"
+    for priority, window in ((-128, None), (0, WINDOW), (127, None), (5, WINDOW), (-1, WINDOW)):
+        exchange = caller.call("m", args, priority=priority, window=window)
+        assert exchange.priority == priority
+    priorities = {}
+    for call in deliver(caller, callee):
+        assert isinstance(call, Call)
+        priorities[call.id] = call.priority
+        assert callee.exchanges[call.id].priority == call.priority
+    assert priorities == {1: -128, 3: 0, 5: 127, 7: 5, 9: -1}, "calls go in the order of their ids"
+    callee.answer(1, value)
+    callee.send(3, value)
+    callee.answer(5, value)
+    callee.send(7, value)
+    callee.answer_error(9, ErrorInfo("ABORTED"))
+    assert [frame["id"] for frame in read(callee.next_message())] == [5, 7, 3, 9, 1]
+    for id in (3, 7):
+        callee.end(id)
+    assert [frame["id"] for frame in read(callee.next_message())] == [7, 3]
+
+
+@BOTH
+@pytest.mark.parametrize("priority", [-129, 128])
+def test_a_priority_out_of_range(encoding: Encoding, priority: int) -> None:
+    """R12: fails here, and not in the other side's decoder."""
+    talk = Talk("connecting", encoding)
+    with pytest.raises(ValueError, match=f"from -128 to 127, not {priority}"):
+        talk.endpoint.call("m", talk.payload([]), priority=priority)
+    assert talk.says() == []
+    assert talk.endpoint.exchanges == {}
+    assert talk.calls(priority=127).id == 1
 
 
 @BOTH

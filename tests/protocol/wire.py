@@ -27,7 +27,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "hello": ("version", "limits", "features", "metadata", "session"),
     "call": (
         "id", "target", "method", "args", "kwargs", "refs", "window", "timeout", "metadata",
-        "parts",
+        "parts", "priority",
     ),
     "result": ("id", "value", "parts"),
     "error": ("id", "error", "cleanup", "same", "retry"),
@@ -44,7 +44,8 @@ NUMBERS = {kind: number for number, kind in enumerate(FIELDS)}
 
 #: What a field is that is left out.
 ABSENT: dict[str, Any] = {
-    "target": 0, "method": "", "parts": 0, "cleanup": False, "same": False, "retry": False,
+    "target": 0, "method": "", "parts": 0, "priority": 0,
+    "cleanup": False, "same": False, "retry": False,
     "mode": "abort", "bytes": 0, "last_id": 0, "message": "", "features": [],
 }  # fmt: skip
 

@@ -222,14 +222,17 @@ class Endpoint:
         growth: Growth | None = None,
         timeout: float | None = None,
         metadata: bytes | None = None,
+        priority: int = 0,
     ) -> Exchange:
         """Open a call: unary, or with a window for its response stream (R18).
 
-        The window grows if there is a ``growth``, and stays as it is if not.
+        The window grows if there is a ``growth``, and stays as it is if not. ``priority``, from
+        -128 to 127, is that of what both sides write for the call (R12).
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
         :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
-        for a method name that is no valid text; none of them has said anything.
+        for a method name that is no valid text, or a priority out of range; none of them has said
+        anything.
         """
         self._check_ready()
         if self.peer_drains:
@@ -246,6 +249,10 @@ class Endpoint:
             size += len(metadata)
         if timeout is not None:
             frame.timeout = timeout
+        if priority:
+            if not -128 <= priority <= 127:
+                raise ValueError(f"priority must be from -128 to 127, not {priority}")
+            frame.priority = priority
         if window is None:
             exchange = Exchange(self._next_id, STATES["AWAITING"])
         else:
@@ -253,6 +260,7 @@ class Endpoint:
             exchange = Exchange(self._next_id, STATES["CONSUMING"])
             exchange.window = ReceiveWindow(window, growth)
         self._check_size("the arguments", size)
+        exchange.priority = priority
         self._next_id += 2
         self.exchanges[exchange.id] = exchange
         self.outbox.add_call(frame, size)
@@ -263,7 +271,7 @@ class Endpoint:
         exchange = self._sending(id, Kind.RESULT)
         self._check_size("the result", len(value))
         self._close(exchange, STATES["CLOSED"])
-        self.outbox.add_answer(self.family.result(id, Raw(value)), len(value))
+        self.outbox.add_answer(self.family.result(id, Raw(value)), len(value), exchange.priority)
 
     def answer_error(
         self, id: int, info: ErrorInfo, *, cleanup: bool = False, retry: bool = False,
@@ -282,9 +290,9 @@ class Endpoint:
         self._close(exchange, STATES["CLOSED"])
         frame = self.family.error(id, info, cleanup=cleanup, retry=retry)
         if exchange.credit is None:
-            self.outbox.add_answer(frame, size)
+            self.outbox.add_answer(frame, size, exchange.priority)
         else:
-            self.outbox.add_final(frame, size)
+            self.outbox.add_final(frame, size, exchange.priority)
 
     def stopped(self, id: int) -> None:
         """A handler that was said to have overrun its time has stopped at last (R7a)."""
@@ -310,13 +318,13 @@ class Endpoint:
         if credit is None or not credit.open:
             raise LocalProtocolError(f"an item on id {id} without credit")
         credit.spend(size)
-        self.outbox.add_item(id, Raw(item), size)
+        self.outbox.add_item(id, Raw(item), size, exchange.priority)
 
     def end(self, id: int) -> None:
         """The end of a stream: its iterator is exhausted, or has stopped as asked (R6)."""
         exchange = self._sending(id, Kind.END)
         self._close(exchange, STATES["CLOSED"])
-        self.outbox.add_final(self.family.end(id))
+        self.outbox.add_final(self.family.end(id), 0, exchange.priority)
 
     def cancel(
         self, id: int, mode: Literal["close", "abort"], error: ErrorInfo | None = None
@@ -436,9 +444,11 @@ class Endpoint:
             max_message_bytes=limits.max_message_bytes,
             max_message_frames=limits.max_message_frames,
             max_frame_bytes=limits.max_frame_bytes,
+            max_value_bytes=limits.max_value_bytes,
+            max_partial_bytes=limits.max_partial_bytes,
         )
         frame = self.family.hello(VERSION, announced)
-        size = 400
+        size = 500
         if self._metadata is not None:
             frame.metadata = self._metadata
             size += len(self._metadata)

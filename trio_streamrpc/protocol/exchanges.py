@@ -11,11 +11,13 @@ __all__ = ["Exchange"]
 class Exchange:
     """What this side knows of one open id."""
 
-    __slots__ = ("credit", "id", "overrun", "place", "state", "uploads", "window")
+    __slots__ = ("credit", "id", "overrun", "place", "priority", "state", "uploads", "window")
 
     def __init__(self, id: int, state: State) -> None:
         self.id = id
         self.state = state
+        #: R12: what this side sends on this id goes before what has a lower one.
+        self.priority = 0
         #: For what this side produces, and for what it consumes.
         self.credit: SendCredit | None = None
         self.window: ReceiveWindow | None = None

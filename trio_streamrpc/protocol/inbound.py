@@ -92,6 +92,7 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
         exchange = endpoint.open_exchange(frame.id, OPENED["call stream"])
         exchange.credit = SendCredit(frame.window.items, frame.window.bytes)
     exchange.uploads = uploads
+    exchange.priority = frame.priority
     exchange.place = True
     endpoint.running += 1
     return frame

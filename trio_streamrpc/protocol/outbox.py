@@ -1,9 +1,9 @@
 """What waits to be written, and in which order (R1, R12).
 
 Three kinds of place, emptied in this order: control frames; opening frames, which stay in the
-order of their ids; and everything else, by turns between ids. Items of one stream that wait are
-put together into one chunk, and frames that wait into one message; nothing ever waits to be put
-together with what is not there yet (R1).
+order of their ids; and everything else, by turns between ids (:mod:`.turns`). Items of one stream
+that wait are put together into one chunk, and frames that wait into one message; nothing ever
+waits to be put together with what is not there yet (R1).
 
 How much can wait is bounded from outside: items by the credit of their stream, answers by the
 calls that run, grants by merging, and other control frames by ``control_bytes`` (R24).
@@ -25,6 +25,7 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Result,
 )
+from trio_streamrpc.protocol.turns import Turns
 
 __all__ = ["Outbox"]
 
@@ -45,10 +46,13 @@ QUEUE_ITEMS = 4096
 class _Queue:
     """What waits for one stream: items, then perhaps its final frame."""
 
-    __slots__ = ("blocked", "bytes", "final", "final_size", "id", "items", "sizes", "waiting")
+    __slots__ = (
+        "blocked", "bytes", "final", "final_size", "id", "items", "priority", "sizes", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, id: int) -> None:
+    def __init__(self, id: int, priority: int) -> None:
         self.id = id
+        self.priority = priority
         self.items: list[Raw] = []
         self.sizes: list[int] = []
         self.bytes = 0
@@ -102,7 +106,7 @@ class Outbox:
         # A dict, so that a call that is given up before it was written is taken out at once (R12).
         self._opening: dict[int, tuple[Call, int]] = {}
         self._queues: dict[int, _Queue] = {}
-        self._turns: deque[_Queue | tuple[Result | Error, int]] = deque()
+        self._turns: Turns[_Queue | tuple[Result | Error, int, int]] = Turns()
         self._refusals: deque[tuple[Error, int]] = deque()
         #: What alone is still to be written, once the connection has failed.
         self._last: list[Frame] | None = None
@@ -116,7 +120,9 @@ class Outbox:
     def __bool__(self) -> bool:
         if self._last is not None:
             return bool(self._last)
-        return bool(self._control or self._grants or self._opening or self._turns or self._refusals)
+        return bool(
+            self._control or self._grants or self._opening or self._turns.line or self._refusals
+        )
 
     def add_control(self, frame: Frame, size: int = 0) -> None:
         """A hello, ping, pong, cancel or goaway; ``size`` is its payload's."""
@@ -148,9 +154,9 @@ class Outbox:
         """The ids of calls that were not yet written."""
         return list(self._opening)
 
-    def add_answer(self, frame: Result | Error, size: int) -> None:
+    def add_answer(self, frame: Result | Error, size: int, priority: int = 0) -> None:
         """The final frame of a unary call."""
-        self._turns.append((frame, size))
+        self._turns.add((frame, size, priority), priority)
 
     def add_refusal(self, frame: Error, size: int) -> None:
         """The final frame of a call that was never started: bounded with the control frames."""
@@ -165,27 +171,27 @@ class Outbox:
         queue.blocked = True
         return False
 
-    def add_item(self, id: int, item: Raw, size: int) -> None:
+    def add_item(self, id: int, item: Raw, size: int, priority: int = 0) -> None:
         """An item of a stream, for which credit was spent."""
         queue = self._queues.get(id)
         if queue is None:
-            queue = self._queues[id] = _Queue(id)
+            queue = self._queues[id] = _Queue(id, priority)
         queue.items.append(item)
         queue.sizes.append(size)
         queue.bytes += size
         if not queue.waiting:
             queue.waiting = True
-            self._turns.append(queue)
+            self._turns.add(queue, queue.priority)
 
-    def add_final(self, frame: End | Error, size: int = 0) -> None:
+    def add_final(self, frame: End | Error, size: int = 0, priority: int = 0) -> None:
         """The final frame of a stream, after its items."""
         queue = self._queues.get(frame.id)
         if queue is None:
-            queue = self._queues[frame.id] = _Queue(frame.id)
+            queue = self._queues[frame.id] = _Queue(frame.id, priority)
         queue.final, queue.final_size = frame, size
         if not queue.waiting:
             queue.waiting = True
-            self._turns.append(queue)
+            self._turns.add(queue, queue.priority)
 
     def drop_items(self, id: int) -> None:
         """Forget the waiting items of a stream that its consumer has cancelled (R9)."""
@@ -204,17 +210,20 @@ class Outbox:
             return last
         message = _Message(self.message_bytes, self.message_frames)
         more = self._take_first(message)
-        while more and self._turns:
-            turn = self._turns.popleft()
+        turns = self._turns
+        while more and turns.line:
+            turn = turns.take()
             if type(turn) is tuple:
-                frame, size = turn
+                frame, size, priority = turn
                 more = message.add(frame, size)
                 if more:
                     self._written(frame)
+                else:
+                    turns.give_back(turn, priority)
             else:
                 more = self._take_turn(turn, message)  # type: ignore[arg-type]
-            if not more:
-                self._turns.appendleft(turn)
+                if not more:
+                    turns.give_back(turn, turn.priority)  # type: ignore[union-attr]
         return message.frames
 
     def _take_first(self, message: _Message) -> bool:
@@ -251,41 +260,49 @@ class Outbox:
         """
         count = 0
         if queue.items:
-            count, size = self._fitting(queue.sizes, message)
+            count, size = self._fitting(queue, message)
             if count == 0:
                 return False
-            chunk = self._family.chunk(queue.id, queue.items[:count], size)
-            message.add(chunk, size + count * ITEM_BYTES)
-            del queue.items[:count], queue.sizes[:count]
+            items = queue.items
+            if count == len(items):
+                queue.items, queue.sizes = [], []
+            else:
+                items = items[:count]
+                del queue.items[:count], queue.sizes[:count]
+            message.add(self._family.chunk(queue.id, items, size), size + count * ITEM_BYTES)
             queue.bytes -= size
             if queue.blocked:
                 queue.blocked = False
                 self.unblocked.append(queue.id)
         if queue.items:
-            self._turns.append(queue)
+            self._turns.add(queue, queue.priority)
         elif queue.final is None:
             queue.waiting = False
         elif message.add(queue.final, queue.final_size):
             del self._queues[queue.id]
             self._written(queue.final)
         elif count:
-            self._turns.append(queue)
+            self._turns.add(queue, queue.priority)
         else:
             return False
         return True
 
-    def _fitting(self, sizes: list[int], message: _Message) -> tuple[int, int]:
+    def _fitting(self, queue: _Queue, message: _Message) -> tuple[int, int]:
         """How many of the first items go into one chunk, and their bytes; none if it has to wait.
 
         A turn is never cut short by the end of a message: where turns and messages keep step, it
         would be the same streams every time that get less.
         """
+        sizes = queue.sizes
         if not message.fits(sizes[0] + ITEM_BYTES):
             return 0, 0
         room = message.room - FRAME_BYTES
-        limit = min(self.chunk_bytes, TURN_BYTES - FRAME_BYTES if self._turns else room)
+        limit = min(self.chunk_bytes, TURN_BYTES - FRAME_BYTES if self._turns.line else room)
         if not message.frames:
             limit = min(limit, room)
+        count, total = len(sizes), queue.bytes
+        if total + count * ITEM_BYTES <= min(limit, room):
+            return count, total
         # One item goes by itself, however large (R14).
         count, total = 1, sizes[0]
         while count < len(sizes) and total + sizes[count] + (count + 1) * ITEM_BYTES <= limit:
