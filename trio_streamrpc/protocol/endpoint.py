@@ -28,7 +28,6 @@ from trio_streamrpc.protocol.codecs import Encoding, codec_for
 from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, RoundTrip, ViolationBudget
 from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import (
-    VERSION,
     Announced,
     End,
     Error,
@@ -41,7 +40,9 @@ from trio_streamrpc.protocol.frames import (
     WindowInfo,
     encodable,
 )
-from trio_streamrpc.protocol.outbox import FRAME_BYTES, MESSAGE_BYTES, Outbox
+from trio_streamrpc.protocol.greeting import HELLO_BYTES, keep_to, make_hello
+from trio_streamrpc.protocol.outbox import FRAME_BYTES, Outbox
+from trio_streamrpc.protocol.parts import Claim, Slices, Value
 from trio_streamrpc.protocol.states import STATES, State
 
 __all__ = ["Endpoint", "Event", "Side"]
@@ -223,30 +224,33 @@ class Endpoint:
         timeout: float | None = None,
         metadata: bytes | None = None,
         priority: int = 0,
+        claim: Claim | None = None,
     ) -> Exchange:
         """Open a call: unary, or with a window for its response stream (R18).
 
         The window grows if there is a ``growth``, and stays as it is if not. ``priority``, from
-        -128 to 127, is that of what both sides write for the call (R12).
+        -128 to 127, is that of what both sides write for the call (R12). ``claim`` is the granted
+        place of arguments that go in parts; without one they take it if there is room (R21).
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
-        :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
-        for a method name that is no valid text, or a priority out of range; none of them has said
-        anything.
+        :exc:`ResourceExhausted` if the call is longer than what it takes, or there is no room, and
+        :exc:`ValueError` for a method name that is no valid text, or a priority out of range; none
+        of them has said anything, and a claim is still the caller's.
         """
         self._check_ready()
         if self.peer_drains:
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
-        size = len(args) + self.codec.length(method) + CALL_BYTES
-        frame = self.family.call(id=self._next_id, method=method, args=Raw(args))
-        if kwargs is not None:
-            frame.kwargs = Raw(kwargs)
-            size += len(kwargs)
+        head = self._head_size(method, metadata)
+        parts = self._parts_of(head, args, kwargs)
+        frame = self.family.call(id=self._next_id, method=method, parts=parts)
+        if not parts:
+            frame.args = Raw(args)
+            if kwargs is not None:
+                frame.kwargs = Raw(kwargs)
         if metadata is not None:
             frame.metadata = Raw(metadata)
-            size += len(metadata)
         if timeout is not None:
             frame.timeout = timeout
         if priority:
@@ -259,19 +263,64 @@ class Endpoint:
             frame.window = WindowInfo(window.items, window.bytes)
             exchange = Exchange(self._next_id, STATES["CONSUMING"])
             exchange.window = ReceiveWindow(window, growth)
-        self._check_size("the arguments", size)
         exchange.priority = priority
+        if parts:
+            claim = self._checked_claim(claim, parts)
+            slices = self.codec.pair(args, kwargs)
+            value = Value(exchange.id, slices, priority, claim=claim)
+            self.outbox.add_call(frame, head, value)
+        else:
+            self.outbox.add_call(frame, head + len(args) + len(kwargs or b""))
         self._next_id += 2
         self.exchanges[exchange.id] = exchange
-        self.outbox.add_call(frame, size)
         return exchange
 
+    def parts_of(
+        self, method: str, args: bytes, kwargs: bytes | None = None, metadata: bytes | None = None
+    ) -> int:
+        """How many bytes of such a call travel in parts; 0 if it goes whole (R21).
+
+        What travels in parts needs a :meth:`claim`. Raises :exc:`ResourceExhausted` if the call is
+        longer than what the other side takes.
+        """
+        return self._parts_of(self._head_size(method, metadata), args, kwargs)
+
+    def claim(self, size: int) -> Claim:
+        """A place among the unfinished values for the parts of a call (R21).
+
+        It may not be granted at once; :meth:`granted` names it when it is. One that is not used
+        in :meth:`call` has to be given up, or others wait for ever.
+        """
+        return self.outbox.room.claim(size)
+
+    def give_up(self, claim: Claim) -> None:
+        """A claim for a call that will not be made."""
+        self.outbox.room.give_up(claim)
+
+    def granted(self) -> list[Claim]:
+        """The claims that had to wait, and were granted since this was last asked.
+
+        Room is found as messages are taken, and as some are received.
+        """
+        claims, self.outbox.granted = self.outbox.granted, []
+        return claims
+
     def answer(self, id: int, value: bytes) -> None:
-        """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long."""
+        """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long.
+
+        One that goes in parts is over with the last of them; if its caller cancels before that,
+        this side's answer is ``CANCELLED`` instead (R6).
+        """
         exchange = self._sending(id, Kind.RESULT)
-        self._check_size("the result", len(value))
+        size = len(value)
+        if size <= self.outbox.whole_bytes:
+            self._close(exchange, STATES["CLOSED"])
+            self.outbox.add_answer(self.family.result(id, Raw(value)), size, exchange.priority)
+            return
+        self._check_value("the result", size)
         self._close(exchange, STATES["CLOSED"])
-        self.outbox.add_answer(self.family.result(id, Raw(value)), len(value), exchange.priority)
+        slices = Slices(value, text=self.codec.is_text)
+        self.outbox.add_result(self.family.result(id, parts=size), slices, exchange.priority)
 
     def answer_error(
         self, id: int, info: ErrorInfo, *, cleanup: bool = False, retry: bool = False,
@@ -289,6 +338,16 @@ class Endpoint:
             self.overrunning += 1
         self._close(exchange, STATES["CLOSED"])
         frame = self.family.error(id, info, cleanup=cleanup, retry=retry)
+        if exchange.credit is None:
+            self.outbox.add_answer(frame, size, exchange.priority)
+        else:
+            self.outbox.add_final(frame, size, exchange.priority)
+
+    def answer_cancelled(self, exchange: Exchange) -> None:
+        """The end of a call whose caller has cancelled it while a value was under way (R6, R21)."""
+        info, size = self.shortened(self.error_info(Code.CANCELLED, "the call was cancelled"))
+        self._close(exchange, STATES["CLOSED"])
+        frame = self.family.error(exchange.id, info)
         if exchange.credit is None:
             self.outbox.add_answer(frame, size, exchange.priority)
         else:
@@ -312,8 +371,8 @@ class Endpoint:
         """An item of a stream. Raises :exc:`ResourceExhausted` if it is too long."""
         exchange = self._sending(id, Kind.CHUNK)
         size = len(item)
-        if size > self.peer.max_message_bytes - FRAME_BYTES:
-            self._check_size("the item", size)
+        if size > self.outbox.whole_bytes:
+            self._check_value("the item", size)
         credit = exchange.credit
         if credit is None or not credit.open:
             raise LocalProtocolError(f"an item on id {id} without credit")
@@ -344,6 +403,7 @@ class Endpoint:
         assert state is not None
         exchange.state = state
         self.outbox.drop_grant(id)
+        self.outbox.drop_value(id)
         size = 0
         if error is not None:
             error, size = self.shortened(error)
@@ -437,42 +497,58 @@ class Endpoint:
             self.running -= 1
 
     def _say_hello(self) -> None:
-        limits = self.limits
-        announced = Announced(
-            window=WindowInfo(limits.window.items, limits.window.bytes),
-            max_calls=limits.max_calls,
-            max_message_bytes=limits.max_message_bytes,
-            max_message_frames=limits.max_message_frames,
-            max_frame_bytes=limits.max_frame_bytes,
-            max_value_bytes=limits.max_value_bytes,
-            max_partial_bytes=limits.max_partial_bytes,
-        )
-        frame = self.family.hello(VERSION, announced)
-        size = 500
-        if self._metadata is not None:
-            frame.metadata = self._metadata
-            size += len(self._metadata)
-        self.outbox.add_control(frame, size)
+        frame = make_hello(self.family, self.limits, self._metadata)
+        self.outbox.add_control(frame, HELLO_BYTES + len(self._metadata or b""))
 
     def learn(self, announced: Announced) -> None:
         """What the other side accepts: the outbox keeps to it from now on (R26)."""
         self.peer = announced
-        self.outbox.message_bytes = min(MESSAGE_BYTES, announced.max_message_bytes)
-        self.outbox.message_frames = announced.max_message_frames
-        self.outbox.chunk_bytes = min(MESSAGE_BYTES, announced.max_frame_bytes)
+        keep_to(self.outbox, announced)
 
     def _check_ready(self) -> None:
         if not self.ready:
             raise LocalProtocolError("no call may be made before both sides have said hello")
 
-    def _check_size(self, what: str, size: int) -> None:
+    def _head_size(self, method: str, metadata: bytes | None) -> int:
+        """What a call takes beside its arguments."""
+        return self.codec.length(method) + len(metadata or b"") + CALL_BYTES
+
+    def _parts_of(self, head: int, args: bytes, kwargs: bytes | None) -> int:
+        size = len(args) + len(kwargs or b"")
         limit = self.peer.max_message_bytes - FRAME_BYTES
+        if size <= self.outbox.whole_bytes and size + head <= limit:
+            return 0
+        if head > limit:
+            raise _too_long("a call without its arguments", head, limit)
+        size = self.codec.pair(args, kwargs).left
+        self._check_value("the arguments", size)
+        return size
+
+    def _check_value(self, what: str, size: int) -> None:
+        # R21: one that is longer than all unfinished values together may be would wait for ever.
+        limit = min(self.peer.max_value_bytes, self.peer.max_partial_bytes)
         if size > limit:
-            raise ResourceExhausted(
-                f"{what} would take {size} bytes; the other side takes at most {limit}"
-            )
+            raise _too_long(what, size, limit)
+
+    def _checked_claim(self, claim: Claim | None, size: int) -> Claim:
+        if claim is None:
+            claim = self.claim(size)
+            if not claim.granted:
+                self.give_up(claim)
+                raise ResourceExhausted(
+                    f"there is no room for {size} bytes among the values that are under way"
+                )
+        elif not claim.granted or claim.size != size:
+            raise LocalProtocolError("a claim that is not granted, or was for another call")
+        return claim
 
     # R22: an error that this side makes up itself.
     def error_info(self, code: Code, message: str) -> ErrorInfo:
         """An error of the protocol's own, without an exception behind it."""
         return ErrorInfo(code.value, "", message)
+
+
+def _too_long(what: str, size: int, limit: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"{what} would take {size} bytes; the other side takes at most {limit}"
+    )

@@ -211,7 +211,8 @@ class Grant(Frame, tag=Kind.GRANT):
 class Part(Frame, tag=Kind.PART):
     kind: ClassVar[int] = Kind.PART
     id: Id
-    data: bytes
+    # A view, of the value that is cut or of the message that has come: parts are not copied.
+    data: memoryview
 
 
 class Ping(Frame, tag=Kind.PING):

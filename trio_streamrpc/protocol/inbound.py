@@ -175,11 +175,23 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
 def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
     exchange = _move_if_open(endpoint, frame.id, Kind.CANCEL)
     if exchange is None:
+        _cut_short(endpoint, frame.id)
         return None
     if exchange.credit is not None:
         # R9: what waits for a consumer that has gone need not be written.
         endpoint.outbox.drop_items(frame.id)
     return frame
+
+
+def _cut_short(endpoint: Endpoint, id: int) -> None:
+    """R6, R21: no more parts for one that has cancelled, though this side has said its last."""
+    exchange = endpoint.exchanges.get(id)
+    if exchange is None:
+        return
+    if exchange.credit is not None:
+        endpoint.outbox.drop_items(id)
+    elif endpoint.outbox.drop_value(id):
+        endpoint.answer_cancelled(exchange)
 
 
 def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:

@@ -5,6 +5,10 @@ order of their ids; and everything else, by turns between ids (:mod:`.turns`). I
 that wait are put together into one chunk, and frames that wait into one message; nothing ever
 waits to be put together with what is not there yet (R1).
 
+A value that is longer than what the other side takes in one frame goes out in parts, one or a few
+at each of its turns (R21). One for which there is no room among the unfinished values stands in
+no line, and others pass it, until there is.
+
 How much can wait is bounded from outside: items by the credit of their stream, answers by the
 calls that run, grants by merging, and other control frames by ``control_bytes`` (R24).
 """
@@ -13,10 +17,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import final
 
 from msgspec import Raw
 
 from trio_streamrpc.protocol.frames import (
+    JSON,
     Call,
     End,
     Error,
@@ -25,6 +31,7 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Result,
 )
+from trio_streamrpc.protocol.parts import Claim, Room, Slices, Value
 from trio_streamrpc.protocol.turns import Turns
 
 __all__ = ["Outbox"]
@@ -43,11 +50,13 @@ QUEUE_BYTES = 256 * 1024
 QUEUE_ITEMS = 4096
 
 
+@final
 class _Queue:
     """What waits for one stream: items, then perhaps its final frame."""
 
     __slots__ = (
-        "blocked", "bytes", "final", "final_size", "id", "items", "priority", "sizes", "waiting",
+        "blocked", "bytes", "final", "final_size", "id", "items", "priority", "sizes", "value",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, id: int, priority: int) -> None:
@@ -60,7 +69,9 @@ class _Queue:
         self.blocked = False
         self.final: End | Error | None = None
         self.final_size = 0
-        #: Whether this queue stands in line for its turn.
+        #: What goes out in parts of the first item, once its turn has come.
+        self.value: Value | None = None
+        #: Whether this queue stands in line for its turn, or for room.
         self.waiting = False
 
 
@@ -84,9 +95,13 @@ class _Message:
         """Put it in, if it fits."""
         if not self.fits(size):
             return False
+        self.put(frame, size)
+        return True
+
+    def put(self, frame: Frame, size: int) -> None:
+        """Put it in; it fits."""
         self.frames.append(frame)
         self.room -= size + FRAME_BYTES
-        return True
 
 
 class Outbox:
@@ -106,7 +121,13 @@ class Outbox:
         # A dict, so that a call that is given up before it was written is taken out at once (R12).
         self._opening: dict[int, tuple[Call, int]] = {}
         self._queues: dict[int, _Queue] = {}
-        self._turns: Turns[_Queue | tuple[Result | Error, int, int]] = Turns()
+        self._turns: Turns[_Queue | Value | tuple[Result | Error, int, int]] = Turns()
+        #: Calls' values and results of which parts are still to be written, by their ids.
+        self._values: dict[int, Value] = {}
+        #: What the other side takes of unfinished values, all together.
+        self.room = Room(2**53, self._found_room)
+        #: Claims of calls that have waited for room, and have it now.
+        self.granted: list[Claim] = []
         self._refusals: deque[tuple[Error, int]] = deque()
         #: What alone is still to be written, once the connection has failed.
         self._last: list[Frame] | None = None
@@ -116,6 +137,11 @@ class Outbox:
         self.message_bytes = MESSAGE_BYTES
         self.message_frames = 4096
         self.chunk_bytes = MESSAGE_BYTES
+        #: The longest value that goes whole.
+        self.whole_bytes = 2**53
+        # In JSON, a part is a string in a string: a character takes up to twice its bytes there.
+        self._text = family is JSON
+        self._null = Raw(b"null" if self._text else b"\xc0")
 
     def __bool__(self) -> bool:
         if self._last is not None:
@@ -142,13 +168,21 @@ class Outbox:
         """Forget the credit that waits for that stream: its consumer leaves."""
         self._grants.pop(id, None)
 
-    def add_call(self, call: Call, size: int) -> None:
-        """An opening frame; ids only ever go up, so the order of adding is that of the ids."""
+    def add_call(self, call: Call, size: int, value: Value | None = None) -> None:
+        """An opening frame; ids only ever go up, so the order of adding is that of the ids.
+
+        ``value`` is what follows in parts, for which there is room (R21).
+        """
         self._opening[call.id] = (call, size)
+        if value is not None:
+            self._values[call.id] = value
 
     def remove_call(self, id: int) -> bool:
         """Take back a call that was not yet written; False if it is gone already (R12)."""
-        return self._opening.pop(id, None) is not None
+        if self._opening.pop(id, None) is None:
+            return False
+        self.drop_value(id)
+        return True
 
     def unwritten_calls(self) -> list[int]:
         """The ids of calls that were not yet written."""
@@ -157,6 +191,21 @@ class Outbox:
     def add_answer(self, frame: Result | Error, size: int, priority: int = 0) -> None:
         """The final frame of a unary call."""
         self._turns.add((frame, size, priority), priority)
+
+    def add_result(self, frame: Result, value: Slices, priority: int) -> None:
+        """A result that goes out in parts, as ``frame`` announces: final with the last (R21)."""
+        self._values[frame.id] = each = Value(frame.id, value, priority, header=frame)
+        self._turns.add(each, priority)
+
+    def drop_value(self, id: int) -> bool:
+        """Write no more parts of that call's value, or of that result; False if there are none."""
+        value = self._values.pop(id, None)
+        if value is None:
+            return False
+        value.slices = None
+        if value.claim is not None:
+            self.room.give_up(value.claim)
+        return True
 
     def add_refusal(self, frame: Error, size: int) -> None:
         """The final frame of a call that was never started: bounded with the control frames."""
@@ -194,10 +243,24 @@ class Outbox:
             self._turns.add(queue, queue.priority)
 
     def drop_items(self, id: int) -> None:
-        """Forget the waiting items of a stream that its consumer has cancelled (R9)."""
+        """Forget the waiting items of a stream that its consumer has cancelled (R9).
+
+        Of an item in parts nothing more is written: the final frame may follow at once (R21).
+        """
         queue = self._queues.get(id)
-        if queue is not None:
-            queue.items, queue.sizes, queue.bytes = [], [], 0
+        if queue is None:
+            return
+        queue.items, queue.sizes, queue.bytes = [], [], 0
+        value, queue.value = queue.value, None
+        if value is None:
+            return
+        assert value.claim is not None
+        if not value.claim.granted:
+            # It stood in line for room, and in no other.
+            queue.waiting = False
+            if queue.final is not None:
+                self.add_final(queue.final, queue.final_size)
+        self.room.give_up(value.claim)
 
     def finish(self, *last: Frame) -> None:
         """The connection has failed: nothing more is written but this (R27)."""
@@ -213,17 +276,17 @@ class Outbox:
         turns = self._turns
         while more and turns.line:
             turn = turns.take()
-            if type(turn) is tuple:
+            if type(turn) is _Queue:
+                priority, more = turn.priority, self._take_turn(turn, message)
+            elif type(turn) is Value:
+                priority, more = turn.priority, self._take_value(turn, message)
+            else:
                 frame, size, priority = turn
                 more = message.add(frame, size)
                 if more:
                     self._written(frame)
-                else:
-                    turns.give_back(turn, priority)
-            else:
-                more = self._take_turn(turn, message)  # type: ignore[arg-type]
-                if not more:
-                    turns.give_back(turn, turn.priority)  # type: ignore[union-attr]
+            if not more:
+                turns.give_back(turn, priority)
         return message.frames
 
     def _take_first(self, message: _Message) -> bool:
@@ -245,6 +308,9 @@ class Outbox:
             if not message.add(call, size):
                 return False
             del self._opening[id]
+            if call.parts:
+                value = self._values[id]
+                self._turns.add(value, value.priority)
         while self._refusals:
             refusal, size = self._refusals[0]
             if not message.add(refusal, size):
@@ -260,6 +326,8 @@ class Outbox:
         """
         count = 0
         if queue.items:
+            if queue.sizes[0] > self.whole_bytes:
+                return self._take_long_item(queue, message)
             count, size = self._fitting(queue, message)
             if count == 0:
                 return False
@@ -272,8 +340,7 @@ class Outbox:
             message.add(self._family.chunk(queue.id, items, size), size + count * ITEM_BYTES)
             queue.bytes -= size
             if queue.blocked:
-                queue.blocked = False
-                self.unblocked.append(queue.id)
+                self._unblock(queue)
         if queue.items:
             self._turns.add(queue, queue.priority)
         elif queue.final is None:
@@ -285,6 +352,91 @@ class Outbox:
             self._turns.add(queue, queue.priority)
         else:
             return False
+        return True
+
+    def _unblock(self, queue: _Queue) -> None:
+        """Its producer may go on, if there is room for another item."""
+        if queue.bytes < QUEUE_BYTES and len(queue.items) < QUEUE_ITEMS:
+            queue.blocked = False
+            self.unblocked.append(queue.id)
+
+    def _take_value(self, value: Value, message: _Message) -> bool:
+        """One turn of a call's value, or of a result; False if nothing of it fitted."""
+        if value.slices is None or not self._has_room(value, value):
+            return True
+        if not self._write_part(value, value.slices, message):
+            return False
+        if value.slices.left:
+            self._turns.add(value, value.priority)
+            return True
+        self.drop_value(value.id)
+        if value.final is not None:
+            self._written(value.final)
+        return True
+
+    def _take_long_item(self, queue: _Queue, message: _Message) -> bool:
+        """One turn of a stream whose first item goes out in parts; False if nothing fitted."""
+        size = queue.sizes[0]
+        value = queue.value
+        if value is None:
+            chunk = self._family.chunk(queue.id, [self._null], size, parts=size)
+            slices = Slices(memoryview(queue.items[0]), text=self._text)
+            value = queue.value = Value(queue.id, slices, queue.priority, header=chunk)
+        if not self._has_room(value, queue):
+            return True
+        assert value.slices is not None
+        left = value.slices.left
+        if not self._write_part(value, value.slices, message):
+            return False
+        queue.bytes -= left - value.slices.left
+        if not value.slices.left:
+            assert value.claim is not None
+            self.room.give_up(value.claim)
+            queue.value = None
+            del queue.items[0], queue.sizes[0]
+        if queue.blocked:
+            self._unblock(queue)
+        if queue.items or queue.final is not None:
+            self._turns.add(queue, queue.priority)
+        else:
+            queue.waiting = False
+        return True
+
+    def _has_room(self, value: Value, owner: _Queue | Value) -> bool:
+        """Whether it is among the unfinished values; if not, it has its turn once it may be."""
+        if value.claim is None:
+            assert value.header is not None
+            value.claim = self.room.claim(value.header.parts, owner)
+        return value.claim.granted
+
+    def _found_room(self, claim: Claim) -> None:
+        owner = claim.owner
+        if isinstance(owner, _Queue | Value):
+            self._turns.add(owner, owner.priority)
+        else:
+            self.granted.append(claim)
+
+    def _write_part(self, value: Value, slices: Slices, message: _Message) -> bool:
+        """The frame that announces a value, and a part; False if not even the first of them fits.
+
+        A part is as long as a turn where others wait, and as what is left of the message where
+        nobody does.
+        """
+        announced = value.header is not None
+        if value.header is not None:
+            if not message.add(value.header):
+                return False
+            value.header = None
+        factor = 2 if self._text else 1
+        turn = TURN_BYTES - FRAME_BYTES
+        most = min(self.chunk_bytes * factor, self.message_bytes - FRAME_BYTES)
+        least = min(most, turn, slices.left * factor)
+        if not message.fits(least):
+            return announced
+        most = min(most, turn if self._turns.line else message.room - FRAME_BYTES)
+        left = slices.left
+        part = self._family.part(value.id, slices.cut(most // factor))
+        message.put(part, (left - slices.left) * factor)
         return True
 
     def _fitting(self, queue: _Queue, message: _Message) -> tuple[int, int]:
