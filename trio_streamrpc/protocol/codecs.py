@@ -69,6 +69,22 @@ class Codec(ABC):
     def length(self, value: str | frames.ErrorInfo) -> int:
         """How many bytes that part of a frame takes; UnicodeError if it is no valid text."""
 
+    def shortened(self, info: frames.ErrorInfo, limit: int) -> tuple[frames.ErrorInfo, int]:
+        """The error, or what of it takes at most that many bytes, and how many it takes (R21)."""
+        try:
+            size = self.length(info)
+        except UnicodeError:
+            size = limit + 1
+        if size > limit:
+            # A character takes up to six bytes.
+            info = frames.ErrorInfo(
+                info.code,
+                frames.encodable(info.name)[: min(100, limit // 48)],
+                frames.encodable(info.message)[: limit // 8],
+            )
+            size = self.length(info)
+        return info, size
+
     @abstractmethod
     def pair(self, args: bytes, kwargs: bytes | None) -> Slices:
         """What a call has in parts: an array of its two payloads (R21)."""

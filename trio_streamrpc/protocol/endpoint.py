@@ -19,16 +19,17 @@ from trio_streamrpc.errors import (
     Code,
     LocalProtocolError,
     RemoteProtocolError,
-    ResourceExhausted,
     Unavailable,
 )
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol import inbound
+from trio_streamrpc.protocol.assembly import Assembly
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
 from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, RoundTrip, ViolationBudget
 from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import (
     Announced,
+    Call,
     End,
     Error,
     ErrorInfo,
@@ -40,9 +41,17 @@ from trio_streamrpc.protocol.frames import (
     WindowInfo,
     encodable,
 )
-from trio_streamrpc.protocol.greeting import HELLO_BYTES, keep_to, make_hello
-from trio_streamrpc.protocol.outbox import FRAME_BYTES, Outbox
+from trio_streamrpc.protocol.outbox import Outbox
 from trio_streamrpc.protocol.parts import Claim, Slices, Value
+from trio_streamrpc.protocol.peer_limits import (
+    CALL_BYTES,
+    HELLO_BYTES,
+    check_value,
+    is_parted,
+    keep_to,
+    make_hello,
+    parts_of,
+)
 from trio_streamrpc.protocol.states import STATES, State
 
 __all__ = ["Endpoint", "Event", "Side"]
@@ -55,8 +64,6 @@ TOO_LATE_FOR_GRANTS = (STATES["LEAVING"], STATES["CLOSED"])
 
 #: The longest error that is sent; what is longer is shortened (R21).
 ERROR_BYTES = 16 * 1024
-#: What a call takes beside its payloads, above what any frame does.
-CALL_BYTES = 64
 
 
 class Endpoint:
@@ -89,6 +96,8 @@ class Endpoint:
         self.peer_hello: Hello | None = None
         #: Every id that is open, of either side.
         self.exchanges: dict[int, Exchange] = {}
+        #: Values that have come in part.
+        self.assembly = Assembly(self.limits)
         self._next_id = 1 if side == "connecting" else 2
         #: The highest id seen of the other side; its parity is the other one (R5).
         self.highest_seen = 0
@@ -173,11 +182,19 @@ class Endpoint:
                 inbound.check_first(self, frame)
             event = inbound.HANDLERS[frame.kind](self, frame)
             if event is not None:
-                events.append(event)
+                if self.assembly.uploads:
+                    events += self.assembly.in_order(event)
+                else:
+                    events.append(event)
             if self.failed:
                 break
         inbound.detach(events, length)
         return events
+
+    @property
+    def partial_bytes(self) -> int:
+        """What has come of values that are not complete, in bytes (R21)."""
+        return self.assembly.bytes
 
     @property
     def holding(self) -> bool:
@@ -197,6 +214,7 @@ class Endpoint:
         if self.failed:
             return
         self.failed = True
+        self.assembly.clear()
         self.outbox.finish(
             self.family.goaway(self.highest_seen, error.code.value, encodable(error.message)[:200])
         )
@@ -242,15 +260,15 @@ class Endpoint:
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
-        head = self._head_size(method, metadata)
-        parts = self._parts_of(head, args, kwargs)
-        frame = self.family.call(id=self._next_id, method=method, parts=parts)
-        if not parts:
-            frame.args = Raw(args)
-            if kwargs is not None:
-                frame.kwargs = Raw(kwargs)
+        size = self.codec.length(method) + CALL_BYTES
+        values = len(args)
+        frame = self.family.call(id=self._next_id, method=method, args=Raw(args))
+        if kwargs is not None:
+            frame.kwargs = Raw(kwargs)
+            values += len(kwargs)
         if metadata is not None:
             frame.metadata = Raw(metadata)
+            size += len(metadata)
         if timeout is not None:
             frame.timeout = timeout
         if priority:
@@ -264,26 +282,39 @@ class Endpoint:
             exchange = Exchange(self._next_id, STATES["CONSUMING"])
             exchange.window = ReceiveWindow(window, growth)
         exchange.priority = priority
-        if parts:
-            claim = self._checked_claim(claim, parts)
-            slices = self.codec.pair(args, kwargs)
-            value = Value(exchange.id, slices, priority, claim=claim)
-            self.outbox.add_call(frame, head, value)
+        if claim is None and (
+            size + values <= self.outbox.whole_bytes or not is_parted(self.peer, size, values)
+        ):
+            self.outbox.add_call(frame, size + values)
         else:
-            self.outbox.add_call(frame, head + len(args) + len(kwargs or b""))
+            self._call_in_parts(frame, size, args, kwargs, claim)
         self._next_id += 2
         self.exchanges[exchange.id] = exchange
         return exchange
 
+    def _call_in_parts(
+        self, frame: Call, size: int, args: bytes, kwargs: bytes | None, claim: Claim | None
+    ) -> None:
+        parts = parts_of(self.codec, self.peer, size, args, kwargs)
+        claim = self.outbox.room.checked(claim, parts)
+        blank = self.family.call(id=frame.id)
+        frame.args, frame.kwargs, frame.parts = blank.args, blank.kwargs, parts
+        value = Value(frame.id, self.codec.pair(args, kwargs), frame.priority, claim=claim)
+        self.outbox.add_call(frame, size, value)
+
     def parts_of(
-        self, method: str, args: bytes, kwargs: bytes | None = None, metadata: bytes | None = None
+        self, method: str, args: bytes, kwargs: bytes | None = None, *, other_bytes: int = 0
     ) -> int:
         """How many bytes of such a call travel in parts; 0 if it goes whole (R21).
 
-        What travels in parts needs a :meth:`claim`. Raises :exc:`ResourceExhausted` if the call is
-        longer than what the other side takes.
+        ``other_bytes`` is what its metadata takes, and all else that has no bound. What travels in
+        parts needs a :meth:`claim`. Raises :exc:`ResourceExhausted` if the call is longer than what
+        the other side takes, and :exc:`ValueError` as :meth:`call` does.
         """
-        return self._parts_of(self._head_size(method, metadata), args, kwargs)
+        size = self.codec.length(method) + CALL_BYTES + other_bytes
+        if not is_parted(self.peer, size, len(args) + len(kwargs or b"")):
+            return 0
+        return parts_of(self.codec, self.peer, size, args, kwargs)
 
     def claim(self, size: int) -> Claim:
         """A place among the unfinished values for the parts of a call (R21).
@@ -317,7 +348,7 @@ class Endpoint:
             self._close(exchange, STATES["CLOSED"])
             self.outbox.add_answer(self.family.result(id, Raw(value)), size, exchange.priority)
             return
-        self._check_value("the result", size)
+        check_value(self.peer, "the result", size)
         self._close(exchange, STATES["CLOSED"])
         slices = Slices(value, text=self.codec.is_text)
         self.outbox.add_result(self.family.result(id, parts=size), slices, exchange.priority)
@@ -344,14 +375,10 @@ class Endpoint:
             self.outbox.add_final(frame, size, exchange.priority)
 
     def answer_cancelled(self, exchange: Exchange) -> None:
-        """The end of a call whose caller has cancelled it while a value was under way (R6, R21)."""
+        """The end of a unary call that was cancelled before all of its result was written (R6)."""
         info, size = self.shortened(self.error_info(Code.CANCELLED, "the call was cancelled"))
-        self._close(exchange, STATES["CLOSED"])
         frame = self.family.error(exchange.id, info)
-        if exchange.credit is None:
-            self.outbox.add_answer(frame, size, exchange.priority)
-        else:
-            self.outbox.add_final(frame, size, exchange.priority)
+        self.outbox.add_answer(frame, size, exchange.priority)
 
     def stopped(self, id: int) -> None:
         """A handler that was said to have overrun its time has stopped at last (R7a)."""
@@ -372,7 +399,7 @@ class Endpoint:
         exchange = self._sending(id, Kind.CHUNK)
         size = len(item)
         if size > self.outbox.whole_bytes:
-            self._check_value("the item", size)
+            check_value(self.peer, "the item", size)
         credit = exchange.credit
         if credit is None or not credit.open:
             raise LocalProtocolError(f"an item on id {id} without credit")
@@ -402,6 +429,7 @@ class Endpoint:
         state = self._sending(id, Kind.CANCEL).state.sent[Kind.CANCEL]
         assert state is not None
         exchange.state = state
+        self.assembly.drop(id)
         self.outbox.drop_grant(id)
         self.outbox.drop_value(id)
         size = 0
@@ -454,20 +482,7 @@ class Endpoint:
 
     def shortened(self, info: ErrorInfo) -> tuple[ErrorInfo, int]:
         """The error as it can travel, and its length: errors do not travel in parts (R21)."""
-        limit = min(ERROR_BYTES, self.peer.max_message_bytes // 2)
-        try:
-            size = self.codec.length(info)
-        except UnicodeError:
-            size = limit + 1
-        if size > limit:
-            # A character takes up to six bytes.
-            info = ErrorInfo(
-                info.code,
-                encodable(info.name)[: min(100, limit // 48)],
-                encodable(info.message)[: limit // 8],
-            )
-            size = self.codec.length(info)
-        return info, size
+        return self.codec.shortened(info, min(ERROR_BYTES, self.peer.max_message_bytes // 2))
 
     # --- the records
 
@@ -509,46 +524,7 @@ class Endpoint:
         if not self.ready:
             raise LocalProtocolError("no call may be made before both sides have said hello")
 
-    def _head_size(self, method: str, metadata: bytes | None) -> int:
-        """What a call takes beside its arguments."""
-        return self.codec.length(method) + len(metadata or b"") + CALL_BYTES
-
-    def _parts_of(self, head: int, args: bytes, kwargs: bytes | None) -> int:
-        size = len(args) + len(kwargs or b"")
-        limit = self.peer.max_message_bytes - FRAME_BYTES
-        if size <= self.outbox.whole_bytes and size + head <= limit:
-            return 0
-        if head > limit:
-            raise _too_long("a call without its arguments", head, limit)
-        size = self.codec.pair(args, kwargs).left
-        self._check_value("the arguments", size)
-        return size
-
-    def _check_value(self, what: str, size: int) -> None:
-        # R21: one that is longer than all unfinished values together may be would wait for ever.
-        limit = min(self.peer.max_value_bytes, self.peer.max_partial_bytes)
-        if size > limit:
-            raise _too_long(what, size, limit)
-
-    def _checked_claim(self, claim: Claim | None, size: int) -> Claim:
-        if claim is None:
-            claim = self.claim(size)
-            if not claim.granted:
-                self.give_up(claim)
-                raise ResourceExhausted(
-                    f"there is no room for {size} bytes among the values that are under way"
-                )
-        elif not claim.granted or claim.size != size:
-            raise LocalProtocolError("a claim that is not granted, or was for another call")
-        return claim
-
     # R22: an error that this side makes up itself.
     def error_info(self, code: Code, message: str) -> ErrorInfo:
         """An error of the protocol's own, without an exception behind it."""
         return ErrorInfo(code.value, "", message)
-
-
-def _too_long(what: str, size: int, limit: int) -> ResourceExhausted:
-    return ResourceExhausted(
-        f"{what} would take {size} bytes; the other side takes at most {limit}"
-    )

@@ -31,18 +31,15 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Result,
 )
+from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, Message
 from trio_streamrpc.protocol.parts import Claim, Room, Slices, Value
 from trio_streamrpc.protocol.turns import Turns
 
 __all__ = ["Outbox"]
 
-#: A message is filled up to about this many bytes (R1).
-MESSAGE_BYTES = 64 * 1024
 #: What one id may put into a message before it is another's turn.
 TURN_BYTES = 16 * 1024
-#: What a frame costs beside its payload, and an item beside its encoding: upper bounds, so that a
-#: message is never longer than it was reckoned.
-FRAME_BYTES = 112
+#: What an item costs beside its encoding, as FRAME_BYTES does for a frame.
 ITEM_BYTES = 1
 #: What may wait here for one stream. Credit alone is no bound on this side's memory: it is the
 #: other side that grants it, and it may grant without reading.
@@ -75,35 +72,6 @@ class _Queue:
         self.waiting = False
 
 
-class _Message:
-    """What goes into one message: as much as fits, or one frame of any length (R1)."""
-
-    __slots__ = ("frames", "limit", "room")
-
-    def __init__(self, room: int, limit: int) -> None:
-        self.frames: list[Frame] = []
-        self.room = room
-        self.limit = limit
-
-    def fits(self, size: int) -> bool:
-        """Whether a frame with so many bytes of payload may go in."""
-        return not self.frames or (
-            size + FRAME_BYTES <= self.room and len(self.frames) < self.limit
-        )
-
-    def add(self, frame: Frame, size: int = 0) -> bool:
-        """Put it in, if it fits."""
-        if not self.fits(size):
-            return False
-        self.put(frame, size)
-        return True
-
-    def put(self, frame: Frame, size: int) -> None:
-        """Put it in; it fits."""
-        self.frames.append(frame)
-        self.room -= size + FRAME_BYTES
-
-
 class Outbox:
     """The waiting frames of one connection.
 
@@ -123,7 +91,7 @@ class Outbox:
         self._queues: dict[int, _Queue] = {}
         self._turns: Turns[_Queue | Value | tuple[Result | Error, int, int]] = Turns()
         #: Calls' values and results of which parts are still to be written, by their ids.
-        self._values: dict[int, Value] = {}
+        self.values: dict[int, Value] = {}
         #: What the other side takes of unfinished values, all together.
         self.room = Room(2**53, self._found_room)
         #: Claims of calls that have waited for room, and have it now.
@@ -139,7 +107,6 @@ class Outbox:
         self.chunk_bytes = MESSAGE_BYTES
         #: The longest value that goes whole.
         self.whole_bytes = 2**53
-        # In JSON, a part is a string in a string: a character takes up to twice its bytes there.
         self._text = family is JSON
         self._null = Raw(b"null" if self._text else b"\xc0")
 
@@ -175,7 +142,7 @@ class Outbox:
         """
         self._opening[call.id] = (call, size)
         if value is not None:
-            self._values[call.id] = value
+            self.values[call.id] = value
 
     def remove_call(self, id: int) -> bool:
         """Take back a call that was not yet written; False if it is gone already (R12)."""
@@ -194,12 +161,12 @@ class Outbox:
 
     def add_result(self, frame: Result, value: Slices, priority: int) -> None:
         """A result that goes out in parts, as ``frame`` announces: final with the last (R21)."""
-        self._values[frame.id] = each = Value(frame.id, value, priority, header=frame)
+        self.values[frame.id] = each = Value(frame.id, value, priority, header=frame)
         self._turns.add(each, priority)
 
     def drop_value(self, id: int) -> bool:
         """Write no more parts of that call's value, or of that result; False if there are none."""
-        value = self._values.pop(id, None)
+        value = self.values.pop(id, None)
         if value is None:
             return False
         value.slices = None
@@ -271,7 +238,7 @@ class Outbox:
         if self._last is not None:
             last, self._last = self._last, []
             return last
-        message = _Message(self.message_bytes, self.message_frames)
+        message = Message(self.message_bytes, self.message_frames)
         more = self._take_first(message)
         turns = self._turns
         while more and turns.line:
@@ -289,7 +256,7 @@ class Outbox:
                 turns.give_back(turn, priority)
         return message.frames
 
-    def _take_first(self, message: _Message) -> bool:
+    def _take_first(self, message: Message) -> bool:
         """Control frames, then opening frames, then refusals; False if one of them did not fit."""
         while self._control:
             frame, size = self._control[0]
@@ -309,7 +276,7 @@ class Outbox:
                 return False
             del self._opening[id]
             if call.parts:
-                value = self._values[id]
+                value = self.values[id]
                 self._turns.add(value, value.priority)
         while self._refusals:
             refusal, size = self._refusals[0]
@@ -319,7 +286,7 @@ class Outbox:
             self.control_bytes -= FRAME_BYTES + size
         return True
 
-    def _take_turn(self, queue: _Queue, message: _Message) -> bool:
+    def _take_turn(self, queue: _Queue, message: Message) -> bool:
         """One stream's turn: a chunk of what waits, and its final frame if that was all.
 
         False if nothing of it fitted: what comes next has to begin a message of its own.
@@ -360,11 +327,11 @@ class Outbox:
             queue.blocked = False
             self.unblocked.append(queue.id)
 
-    def _take_value(self, value: Value, message: _Message) -> bool:
+    def _take_value(self, value: Value, message: Message) -> bool:
         """One turn of a call's value, or of a result; False if nothing of it fitted."""
         if value.slices is None or not self._has_room(value, value):
             return True
-        if not self._write_part(value, value.slices, message):
+        if not self._write_part(value, message):
             return False
         if value.slices.left:
             self._turns.add(value, value.priority)
@@ -374,7 +341,7 @@ class Outbox:
             self._written(value.final)
         return True
 
-    def _take_long_item(self, queue: _Queue, message: _Message) -> bool:
+    def _take_long_item(self, queue: _Queue, message: Message) -> bool:
         """One turn of a stream whose first item goes out in parts; False if nothing fitted."""
         size = queue.sizes[0]
         value = queue.value
@@ -386,7 +353,7 @@ class Outbox:
             return True
         assert value.slices is not None
         left = value.slices.left
-        if not self._write_part(value, value.slices, message):
+        if not self._write_part(value, message):
             return False
         queue.bytes -= left - value.slices.left
         if not value.slices.left:
@@ -416,30 +383,17 @@ class Outbox:
         else:
             self.granted.append(claim)
 
-    def _write_part(self, value: Value, slices: Slices, message: _Message) -> bool:
+    def _write_part(self, value: Value, message: Message) -> bool:
         """The frame that announces a value, and a part; False if not even the first of them fits.
 
         A part is as long as a turn where others wait, and as what is left of the message where
         nobody does.
         """
-        announced = value.header is not None
-        if value.header is not None:
-            if not message.add(value.header):
-                return False
-            value.header = None
-        factor = 2 if self._text else 1
-        turn = TURN_BYTES - FRAME_BYTES
-        most = min(self.chunk_bytes * factor, self.message_bytes - FRAME_BYTES)
-        least = min(most, turn, slices.left * factor)
-        if not message.fits(least):
-            return announced
-        most = min(most, turn if self._turns.line else message.room - FRAME_BYTES)
-        left = slices.left
-        part = self._family.part(value.id, slices.cut(most // factor))
-        message.put(part, (left - slices.left) * factor)
-        return True
+        most = min(self.chunk_bytes * value.factor, self.message_bytes - FRAME_BYTES)
+        turn = min(most, TURN_BYTES - FRAME_BYTES)
+        return value.write(message, self._family, turn, turn if self._turns.line else most)
 
-    def _fitting(self, queue: _Queue, message: _Message) -> tuple[int, int]:
+    def _fitting(self, queue: _Queue, message: Message) -> tuple[int, int]:
         """How many of the first items go into one chunk, and their bytes; none if it has to wait.
 
         A turn is never cut short by the end of a message: where turns and messages keep step, it

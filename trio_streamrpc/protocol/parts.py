@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import final
+from typing import Any, final
 
-from trio_streamrpc.protocol.frames import Chunk, Result
+from trio_streamrpc.errors import LocalProtocolError, ResourceExhausted
+from trio_streamrpc.protocol.frames import Chunk, Family, Result
+from trio_streamrpc.protocol.message import FRAME_BYTES, Message
 
 __all__ = ["Claim", "Room", "Slices", "Value"]
 
@@ -22,11 +24,11 @@ class Slices:
     msgpack not even that: parts are views of the pieces.
     """
 
-    __slots__ = ("_pieces", "_text", "left")
+    __slots__ = ("_pieces", "left", "text")
 
     def __init__(self, *pieces: bytes | memoryview, text: bool) -> None:
         self._pieces = deque(memoryview(piece) for piece in pieces)
-        self._text = text
+        self.text = text
         #: How many bytes have not been cut off yet.
         self.left = sum(map(len, pieces))
 
@@ -50,14 +52,14 @@ class Slices:
             found.append(piece)
         part = found[0] if len(found) == 1 else memoryview(b"".join(found))
         self.left -= len(part)
-        return str(part, "utf-8") if self._text else part
+        return str(part, "utf-8") if self.text else part
 
     def _place(self, piece: memoryview, limit: int, may_be_first: bool) -> int:
         """Where to cut: at the limit, or in front of the character that stands across it.
 
         A character that is alone, and longer than the limit, is cut off whole.
         """
-        if not self._text:
+        if not self.text:
             return limit
         end = limit
         while end > 0 and piece[end] & 0xC0 == 0x80:
@@ -110,6 +112,22 @@ class Room:
             self.used += size
         return claim
 
+    def checked(self, claim: Claim | None, size: int) -> Claim:
+        """The claim that a call of so many bytes in parts goes out on.
+
+        Without one, :exc:`ResourceExhausted` is raised if none can be had at once.
+        """
+        if claim is None:
+            claim = self.claim(size)
+            if not claim.granted:
+                self.give_up(claim)
+                raise ResourceExhausted(
+                    f"there is no room for {size} bytes among the values that are under way"
+                )
+        elif not claim.granted or claim.size != size:
+            raise LocalProtocolError("a claim that is not granted, or was for another call")
+        return claim
+
     def give_up(self, claim: Claim) -> None:
         """The value has gone out whole, or will never; a claim that was given up is left alone."""
         if claim.granted:
@@ -131,7 +149,7 @@ class Value:
     ``header`` is the frame that announces it; a call's goes out with the calls, and is not here.
     """
 
-    __slots__ = ("claim", "final", "header", "id", "priority", "slices")
+    __slots__ = ("claim", "factor", "final", "header", "id", "priority", "slices")
 
     def __init__(
         self,
@@ -145,8 +163,30 @@ class Value:
         self.id = id
         #: What is still to be written; None if that is nothing any more.
         self.slices: Slices | None = slices
+        # In JSON, a part is a string in a string: a character takes up to twice its bytes there.
+        self.factor = 2 if slices.text else 1
         self.priority = priority
         self.claim = claim
         self.header = header
         #: The frame that is final with the last part.
         self.final = header if isinstance(header, Result) else None
+
+    def write(self, message: Message, family: Family, least: int, most: int) -> bool:
+        """Put the frame that announces it into a message, and a part of it.
+
+        A part takes between these numbers of bytes there, if there is so much left. False if not
+        even the first of the two frames fits.
+        """
+        announced = self.header is not None
+        if self.header is not None:
+            if not message.add(self.header):
+                return False
+            self.header = None
+        slices = self.slices
+        assert slices is not None
+        if not message.fits(min(least, slices.left * self.factor)):
+            return announced
+        left = slices.left
+        data: Any = slices.cut(min(most, message.room - FRAME_BYTES) // self.factor)
+        message.put(family.part(self.id, data), (left - slices.left) * self.factor)
+        return True
