@@ -93,6 +93,7 @@ class Endpoint:
         self.budget = ViolationBudget(self.limits.violation_budget, self.limits.violation_refill)
         #: What the other side's hello announced; the defaults until then.
         self.peer = Announced()
+        keep_to(self.outbox, self.peer)
         self.peer_hello: Hello | None = None
         #: Every id that is open, of either side.
         self.exchanges: dict[int, Exchange] = {}

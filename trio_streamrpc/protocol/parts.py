@@ -27,7 +27,7 @@ class Slices:
     __slots__ = ("_pieces", "left", "text")
 
     def __init__(self, *pieces: bytes | memoryview, text: bool) -> None:
-        self._pieces = deque(memoryview(piece) for piece in pieces)
+        self._pieces = deque(memoryview(piece) for piece in pieces if len(piece))
         self.text = text
         #: How many bytes have not been cut off yet.
         self.left = sum(map(len, pieces))
@@ -40,21 +40,20 @@ class Slices:
         found: list[memoryview] = []
         limit = max(limit, 1)
         while self._pieces and limit > 0:
-            piece = self._pieces[0]
+            piece = self._pieces.popleft()
             if len(piece) > limit:
-                end = self._place(piece, limit, bool(found))
-                self._pieces[0] = piece[end:]
+                end = self._place(piece, limit, alone=not found)
+                if end < len(piece):
+                    self._pieces.appendleft(piece[end:])
                 piece = piece[:end]
                 limit = 0
-            else:
-                self._pieces.popleft()
-                limit -= len(piece)
+            limit -= len(piece)
             found.append(piece)
         part = found[0] if len(found) == 1 else memoryview(b"".join(found))
         self.left -= len(part)
         return str(part, "utf-8") if self.text else part
 
-    def _place(self, piece: memoryview, limit: int, may_be_first: bool) -> int:
+    def _place(self, piece: memoryview, limit: int, *, alone: bool) -> int:
         """Where to cut: at the limit, or in front of the character that stands across it.
 
         A character that is alone, and longer than the limit, is cut off whole.
@@ -64,7 +63,7 @@ class Slices:
         end = limit
         while end > 0 and piece[end] & 0xC0 == 0x80:
             end -= 1
-        if end == 0 and not may_be_first:
+        if end == 0 and alone:
             end = 1
             while end < len(piece) and piece[end] & 0xC0 == 0x80:
                 end += 1
