@@ -21,6 +21,8 @@ DEFAULTS = {
     "max_message_bytes": 1024 * 1024,
     "max_message_frames": 4096,
     "max_frame_bytes": 128 * 1024,
+    "max_value_bytes": 128 * 1024 * 1024,
+    "max_partial_bytes": 256 * 1024 * 1024,
     "max_waiting_control_bytes": 1024 * 1024,
     "violation_budget": 200,
     "violation_refill": 20.0,
@@ -78,9 +80,13 @@ def test_windows(name: str) -> None:
 
 @pytest.mark.parametrize("name", INTEGERS)
 def test_integers(name: str) -> None:
+    # Whatever the one that is tried, the others have to agree with it.
+    others: dict[str, Any] = {}
+    if name in {"max_value_bytes", "max_partial_bytes"}:
+        others = {"max_value_bytes": 1024, "max_partial_bytes": 2**53 - 1}
     good: Any
     for good in (1024, 2**53 - 1):
-        assert getattr(Limits(**{name: good}), name) == good
+        assert getattr(Limits(**{**others, name: good}), name) == good
     for bad in NO_INTEGERS:
         with pytest.raises(ValueError, match=rf"Limits\.{name} must be an integer of at least 1"):
             Limits(**{name: bad})
@@ -116,3 +122,13 @@ def test_a_hello_has_to_fit() -> None:
     assert Limits(max_message_bytes=1024).max_message_bytes == 1024
     with pytest.raises(ValueError, match="at least 1024"):
         Limits(max_message_bytes=1023)
+
+
+def test_a_value_has_to_fit_among_the_unfinished() -> None:
+    """R21: the longest value that is taken could never come otherwise."""
+    for value, partial in ((1, 1), (1000, 1000), (1000, 1001)):
+        Limits(max_value_bytes=value, max_partial_bytes=partial)
+    with pytest.raises(ValueError, match="max_partial_bytes 999 is smaller than max_value_bytes"):
+        Limits(max_value_bytes=1000, max_partial_bytes=999)
+    with pytest.raises(ValueError, match="max_partial_bytes 1 is smaller than"):
+        Limits(max_partial_bytes=1)

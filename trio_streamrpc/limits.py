@@ -62,7 +62,16 @@ class Limits:
     """The most frames in one message; more is a connection error (R28)."""
 
     max_frame_bytes: int = 128 * 1024
-    """The longest chunk that several items are put together in."""
+    """The longest chunk that several items are put together in, and the longest value that
+    travels whole: what is longer comes in parts, with other streams' frames between them (R21)."""
+
+    max_value_bytes: int = 128 * 1024 * 1024
+    """The longest value that is taken, in parts or whole: an argument list, a result, an item.
+    A call with more is refused; a longer result or item is a connection error (R21)."""
+
+    max_partial_bytes: int = 256 * 1024 * 1024
+    """All values together of which parts are still to come, by their full lengths: the bound of
+    what unfinished values may hold in memory (R21). At least ``max_value_bytes``."""
 
     max_waiting_control_bytes: int = 1024 * 1024
     """Answers to control frames and refusals that may wait to be written before this side stops
@@ -106,6 +115,11 @@ class Limits:
         if self.window.items > self.max_window.items or self.window.bytes > self.max_window.bytes:
             raise ValueError(
                 f"Limits.window {self.window} is larger than max_window {self.max_window}"
+            )
+        if self.max_partial_bytes < self.max_value_bytes:
+            raise ValueError(
+                f"Limits.max_partial_bytes {self.max_partial_bytes} is smaller than "
+                f"max_value_bytes {self.max_value_bytes}"
             )
         if self.max_message_bytes < 1024:
             raise ValueError("Limits.max_message_bytes must be at least 1024: a hello has to fit")

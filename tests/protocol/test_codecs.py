@@ -69,16 +69,18 @@ GOLDEN: dict[str, tuple[dict[str, Any], str, str]] = {
             "timeout": 1.5,
             "metadata": {},
             "parts": 9,
+            "priority": -2,
         },
         (
-            "9b 01 cf001fffffffffffff 04 a3612e62 92c0c0 81a17802 92 9300a673747265616d03"
+            "9c 01 cf001fffffffffffff 04 a3612e62 92c0c0 81a17802 92 9300a673747265616d03"
             " 93a16ea66f626a65637405 82a56974656d7302a56279746573ce00010000"
-            " cb3ff8000000000000 80 09"
+            " cb3ff8000000000000 80 09 fe"
         ),
         (
             '{"type":"call","id":9007199254740991,"target":4,"method":"a.b","args":[null,null],'
             '"kwargs":{"x":2},"refs":[[0,"stream",3],["n","object",5]],'
-            '"window":{"items":2,"bytes":65536},"timeout":1.5,"metadata":{},"parts":9}'
+            '"window":{"items":2,"bytes":65536},"timeout":1.5,"metadata":{},"parts":9,'
+            '"priority":-2}'
         ),
     ),
     "result": (
@@ -414,6 +416,7 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     "call": {
         "id": IDS, "target": AMOUNTS, "method": TEXTS, "refs": REFS, "window": WINDOWS,
         "timeout": ["1", True, [], {}], "parts": AMOUNTS,
+        "priority": [-129, 128, 1.5, True, "1", None, [], {}],
     },
     "result": {"id": IDS, "parts": AMOUNTS},
     "error": {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
@@ -29,8 +28,10 @@ from trio_streamrpc.protocol.frames import (
     Call,
     Chunk,
     End,
+    Error,
     ErrorInfo,
     Frame,
+    Kind,
     Result,
 )
 
@@ -43,11 +44,13 @@ KB = 1024
 def test_the_connecting_sides_hello() -> None:
     """R25, R26: it waits from the start, with the limits that the other side has to keep to."""
     limits = Limits(window=Window(3, 4000), max_calls=7, max_message_bytes=5000,
-                    max_message_frames=60, max_frame_bytes=700)  # fmt: skip
+                    max_message_frames=60, max_frame_bytes=700, max_value_bytes=800,
+                    max_partial_bytes=900)  # fmt: skip
     endpoint = Endpoint("connecting", encoding="json", limits=limits)
     assert endpoint.next_message() == (
         '[{"type":"hello","version":1,"limits":{"window":{"items":3,"bytes":4000},"max_calls":7,'
-        '"max_message_bytes":5000,"max_message_frames":60,"max_frame_bytes":700}}]'
+        '"max_message_bytes":5000,"max_message_frames":60,"max_frame_bytes":700,"max_value_bytes":800,'
+        '"max_partial_bytes":900}}]'
     )
     assert endpoint.next_message() is None
 
@@ -206,6 +209,44 @@ def test_a_call(encoding: Encoding) -> None:
 
 
 @BOTH
+def test_priorities(encoding: Encoding) -> None:
+    """R12: the caller's wish, kept by both sides; of what waits, the higher goes first."""
+    caller, callee = pair(encoding)
+    args = b"[]" if encoding == "json" else b"\x90"
+    value = b"5" if encoding == "json" else b"\x05"
+    for priority, window in ((-128, None), (0, WINDOW), (127, None), (5, WINDOW), (-1, WINDOW)):
+        exchange = caller.call("m", args, priority=priority, window=window)
+        assert exchange.priority == priority
+    priorities = {}
+    for call in deliver(caller, callee):
+        assert isinstance(call, Call)
+        priorities[call.id] = call.priority
+        assert callee.exchanges[call.id].priority == call.priority
+    assert priorities == {1: -128, 3: 0, 5: 127, 7: 5, 9: -1}, "calls go in the order of their ids"
+    callee.answer(1, value)
+    callee.send(3, value)
+    callee.answer(5, value)
+    callee.send(7, value)
+    callee.answer_error(9, ErrorInfo("ABORTED"))
+    assert [frame["id"] for frame in read(callee.next_message())] == [5, 7, 3, 9, 1]
+    for id in (3, 7):
+        callee.end(id)
+    assert [frame["id"] for frame in read(callee.next_message())] == [7, 3]
+
+
+@BOTH
+@pytest.mark.parametrize("priority", [-129, 128])
+def test_a_priority_out_of_range(encoding: Encoding, priority: int) -> None:
+    """R12: fails here, and not in the other side's decoder."""
+    talk = Talk("connecting", encoding)
+    with pytest.raises(ValueError, match=f"from -128 to 127, not {priority}"):
+        talk.endpoint.call("m", talk.payload([]), priority=priority)
+    assert talk.says() == []
+    assert talk.endpoint.exchanges == {}
+    assert talk.calls(priority=127).id == 1
+
+
+@BOTH
 @pytest.mark.parametrize(("side", "ids"), [("connecting", [1, 3, 5]), ("accepting", [2, 4, 6])])
 def test_ids(encoding: Encoding, side: Any, ids: list[int]) -> None:
     """R5: odd or even by the side, and up."""
@@ -227,28 +268,37 @@ def test_a_call_for_a_stream(encoding: Encoding) -> None:
 
 @BOTH
 def test_a_call_that_is_too_long(encoding: Encoding) -> None:
-    """R28: fails here, and has used no id: at the limit one passes."""
-    talk = Talk("connecting", encoding, announced={"max_message_bytes": 2000})
-    size = 2000
-    while True:
-        try:
-            talk.endpoint.call("m", talk.payload("x" * size))
-        except ResourceExhausted:
-            size -= 1
-        else:
-            break
-    assert size > 1700
-    with pytest.raises(ResourceExhausted, match="takes at most 1888"):
-        talk.endpoint.call("m", talk.payload("x" * (size + 1)))
-    [call] = talk.says()
-    assert call["id"] == 1
-    for more in (
-        {"kwargs": talk.payload("x")}, {"metadata": talk.payload("x")}, {"method": "mm"},
-    ):  # fmt: skip
-        with pytest.raises(ResourceExhausted):
-            talk.endpoint.call(**{"method": "m", "args": talk.payload("x" * size), **more})  # type: ignore[arg-type]
-    assert talk.endpoint.highest_used == 1
+    """R21, R28: fails here, and has used no id: at the limit one passes."""
+    talk = Talk("connecting", encoding, announced={"max_value_bytes": 2000})
+    overhead = len(talk.payload("x" * 1000)) - 1000
+    longest, empty = talk.payload("x" * (2000 - overhead)), talk.payload({})
+    assert len(longest) == 2000
+    for arguments in ((longest + b" ",), (longest, empty)):
+        with pytest.raises(ResourceExhausted, match=r"the arguments would take 20\d\d bytes"):
+            talk.endpoint.call("m", *arguments)
+        with pytest.raises(ResourceExhausted, match="takes at most 2000"):
+            talk.endpoint.parts_of("m", *arguments)
+    assert talk.endpoint.exchanges == {}
     assert talk.says() == []
+    assert talk.endpoint.parts_of("m", longest) == 0
+    assert talk.endpoint.call("m", longest).id == 1
+    assert [frame["type"] for frame in talk.says()] == ["call"]
+
+
+@BOTH
+def test_a_call_that_is_too_long_beside_its_arguments(encoding: Encoding) -> None:
+    """R28: what has to be in the first frame, whatever travels in parts."""
+    talk = Talk("connecting", encoding, announced={"max_message_bytes": 2000})
+    args = talk.payload([])
+    metadata = talk.payload("x" * 1500)
+    room = 2000 - 112 - 64 - len(metadata) - (len(talk.payload("m" * 300)) - 300)
+    with pytest.raises(ResourceExhausted, match="a call without its arguments would take 1889"):
+        talk.endpoint.call("m" * (room + 1), args, metadata=metadata)
+    with pytest.raises(ResourceExhausted, match="takes at most 1888"):
+        talk.endpoint.parts_of("m" * (room + 1), args, other_bytes=len(metadata))
+    assert talk.endpoint.exchanges == {}
+    talk.endpoint.call("m" * room, args, metadata=metadata)
+    assert [frame["type"] for frame in talk.says()] == ["call", "part"]
 
 
 @BOTH
@@ -257,18 +307,18 @@ def test_a_call_that_is_too_long(encoding: Encoding) -> None:
 def test_the_longest_call_fits(encoding: Encoding, limit: int, method: str) -> None:
     """R28: with everything that a call can say, at its longest."""
     talk = Talk("connecting", encoding, announced={"max_message_bytes": limit})
-    args = limit
-    while talk.endpoint.highest_used < 0:
-        with contextlib.suppress(ResourceExhausted):
-            talk.endpoint.call(
-                method,
-                talk.payload("x" * args),
-                talk.payload({}),
-                window=Window(2**53 - 1, 2**53 - 1),
-                timeout=1.2345678901234567e-300,
-                metadata=talk.payload({}),
-            )
-        args -= 1
+    size, empty = limit, talk.payload({})
+    while talk.endpoint.parts_of(method, talk.payload("x" * size), empty, other_bytes=len(empty)):
+        size -= 1
+    talk.endpoint.call(
+        method,
+        talk.payload("x" * size),
+        empty,
+        window=Window(2**53 - 1, 2**53 - 1),
+        timeout=1.2345678901234567e-300,
+        metadata=empty,
+        priority=-128,
+    )
     whole = talk.endpoint.next_message()
     assert whole is not None
     assert limit - 250 < len(whole.encode() if isinstance(whole, str) else whole) <= limit
@@ -338,8 +388,8 @@ def test_an_answer(encoding: Encoding) -> None:
 
 @BOTH
 def test_an_answer_that_is_too_long(encoding: Encoding) -> None:
-    """R28: the call is still open, and can be answered with an error."""
-    talk = Talk("accepting", encoding, announced={"max_message_bytes": 2000})
+    """R21: the call is still open, and can be answered with an error."""
+    talk = Talk("accepting", encoding, announced={"max_value_bytes": 1888})
     talk.called(1)
     overhead = len(talk.payload("x" * 1000)) - 1000
     with pytest.raises(ResourceExhausted, match="the result would take 1889 bytes"):
@@ -485,8 +535,8 @@ def test_may_send_asks_for_what_cannot_be_sent(encoding: Encoding) -> None:
 
 @BOTH
 def test_an_item_that_is_too_long(encoding: Encoding) -> None:
-    """R28: the stream is still open, its credit untouched."""
-    talk = Talk("accepting", encoding, announced={"max_message_bytes": 2000})
+    """R21: the stream is still open, its credit untouched."""
+    talk = Talk("accepting", encoding, announced={"max_value_bytes": 1888})
     talk.called(1, window={"items": 1, "bytes": 1})
     overhead = len(talk.payload("x" * 1000)) - 1000
     with pytest.raises(ResourceExhausted, match="the item would take 1889 bytes"):
@@ -780,20 +830,19 @@ def test_limits_of_both_sides_are_kept(
         accepting=Limits(max_message_bytes=theirs, max_message_frames=3),
     )
     value = b'"' + b"x" * size + b'"' if encoding == "json" else msgspec.msgpack.encode("x" * size)
-    calls = 0
     for _ in range(5):
-        try:
-            caller.call("m", value, value)
-        except ResourceExhausted:
-            assert 2 * size > theirs - 200
-        else:
-            calls += 1
+        caller.call("m", value, value)
     received = deliver(caller, callee)
-    assert len(received) == calls
+    assert len(received) == 5
     for call in received:
         assert isinstance(call, Call)
-        try:
+        assert bytes(call.args) == bytes(call.kwargs) == value
+        if call.id == 1:
+            callee.answer_error(call.id, ErrorInfo("ABORTED", "E", "m" * size))
+        else:
             callee.answer(call.id, value)
-        except ResourceExhausted:
-            callee.answer_error(call.id, ErrorInfo("RESOURCE_EXHAUSTED", "E", "m" * size))
-    assert len(deliver(callee, caller)) == calls
+    answers = deliver(callee, caller)
+    assert len(answers) == 5
+    for answer in answers:
+        assert isinstance(answer, Error if answer.kind == Kind.ERROR else Result)
+        assert not isinstance(answer, Result) or bytes(answer.value) == value

@@ -263,21 +263,6 @@ def test_a_duplicate_of_an_open_id(encoding: Encoding) -> None:
     assert talk.endpoint.places.running == 1
 
 
-@BOTH
-def test_values_in_parts_are_not_taken_so_far(encoding: Encoding) -> None:
-    for frame in (
-        {"type": "call", "id": 1, "parts": 5},
-        {"type": "result", "id": 2, "parts": 5},
-        {"type": "chunk", "id": 4, "items": [None], "size": 5, "parts": 5},
-        {"type": "part", "id": 2, "data": "a" if encoding == "json" else b"a"},
-        {"type": "part", "id": 100, "data": "a" if encoding == "json" else b"a"},
-    ):
-        talk = Talk("accepting", encoding)
-        talk.calls()
-        talk.calls(window=Window(4, 1000))
-        refused(talk, frame, match="part")
-
-
 def test_a_timeout_that_is_not_a_number() -> None:
     """R23: JSON cannot say it; infinity is no timeout."""
     refused(Talk("accepting", "msgpack"), {"type": "call", "id": 1, "timeout": math.nan})

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from tests.protocol.wire import BOTH, Talk, read
+from tests.protocol.wire import BOTH, Talk, read, whole
 from trio_streamrpc.errors import ResourceExhausted
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding, JsonCodec
@@ -549,12 +549,17 @@ class Speaker:
         self.endpoint = self.talk.endpoint
         self.peer, self.wide = peer, wide
         for id in STREAMS:
-            self.talk.called(id, window={"items": 10**6, "bytes": 10**9})
+            self.talk.called(id, window={"items": 10**6, "bytes": 10**9}, priority=id % 4)
         for id in UNARY:
             self.talk.called(id)
         self.sent: dict[int, list[str]] = {id: [] for id in STREAMS}
         self.finals: dict[int, str] = {}
+        self.answered: dict[int, str] = {}
+        #: Of values in parts: the bytes that are still to come, and those of the whole.
+        self.left: dict[Any, int] = {}
+        self.partial: dict[Any, int] = {}
         self.calls: list[int] = []
+        self.called: dict[int, str] = {}
         self.refused = UNARY[-1]
         self.count = 0
         self.written: list[dict[str, Any]] = []
@@ -582,16 +587,24 @@ class Speaker:
 
     def answer(self, which: int, size: int) -> None:
         if UNARY[which] not in self.finals:
-            self.endpoint.answer(UNARY[which], self.talk.payload(self.value(size)))
+            value = self.value(size)
+            self.endpoint.answer(UNARY[which], self.talk.payload(value))
             self.finals[UNARY[which]] = "result"
+            self.answered[UNARY[which]] = value
 
     def call(self, which: int, size: int) -> None:
         method = ("m" if self.wide == "\ud800" else self.wide) * (size % 700)
         options: dict[str, Any] = {"timeout": 1.2345678901234567e-300}
         if which % 2:
             options = {"window": Window(2**53 - 1, 2**53 - 1)}
-        args, empty = self.talk.payload(self.value(size)), self.talk.payload({})
-        self.calls.append(self.endpoint.call(method, args, empty, metadata=empty, **options).id)
+        value = self.value(size)
+        args, empty = self.talk.payload(value), self.talk.payload({})
+        priority = which - 2
+        id = self.endpoint.call(
+            method, args, empty, metadata=empty, priority=priority, **options
+        ).id
+        self.calls.append(id)
+        self.called[id] = value
 
     def ping(self, which: int, size: int) -> None:
         token = "t" * min(size, self.peer["max_message_bytes"] - 200)
@@ -613,37 +626,68 @@ class Speaker:
 
     def take(self, which: int = 0, size: int = 0) -> bool:
         """One message, which the other side has to take."""
-        whole = self.endpoint.next_message()
-        if whole is None:
+        message = self.endpoint.next_message()
+        if message is None:
             return False
-        length = len(whole.encode() if isinstance(whole, str) else whole)
+        length = len(message.encode() if isinstance(message, str) else message)
         assert length <= self.peer["max_message_bytes"]
-        frames = read(whole)
+        frames = read(message)
         assert 1 <= len(frames) <= self.peer["max_message_frames"]
         assert length <= 64 * KB or len(frames) == 1
         for frame in frames:
-            if frame["type"] == "chunk" and len(frame["items"]) > 1:
+            if frame["type"] == "chunk" and "parts" not in frame:
                 assert frame["size"] <= self.peer["max_frame_bytes"]
+            self.follow_parts(frame)
         self.written += frames
         return True
+
+    def follow_parts(self, frame: dict[str, Any]) -> None:
+        """R21: what was announced is what comes, and never too much at once."""
+        id = frame.get("id")
+        if frame["type"] == "part":
+            assert 0 < len(frame["data"]) <= self.peer["max_frame_bytes"]
+            self.left[id] -= len(frame["data"])
+            if self.left[id] == 0:
+                del self.left[id], self.partial[id]
+        elif "parts" in frame:
+            assert id not in self.left
+            self.left[id] = self.partial[id] = frame["parts"]
+            assert sum(self.partial.values()) <= self.peer["max_partial_bytes"]
+        elif frame["type"] == "cancel":
+            self.left.pop(id, None)
+            self.partial.pop(id, None)
+        elif frame["type"] != "grant":
+            assert id not in self.left
 
     def check(self) -> None:
         """Nothing is lost, and nothing reordered within an id."""
         for id in STREAMS:
-            chunks: list[dict[str, Any]] = []
+            items: list[Any] = []
             ends: list[dict[str, Any]] = []
-            for frame in self.of(id):
+            for frame in whole(self.talk.encoding, self.of(id)):
                 assert not ends
-                (chunks if frame["type"] == "chunk" else ends).append(frame)
-            assert [item for chunk in chunks for item in chunk["items"]] == self.sent[id]
+                if frame["type"] == "chunk":
+                    items += frame["items"]
+                else:
+                    ends.append(frame)
+            assert items == self.sent[id]
             assert [end["type"] for end in ends] == [
                 self.finals[each] for each in (id,) if each in self.finals
             ]
         for id in UNARY:
-            assert [frame["type"] for frame in self.of(id)] == [
+            finals = whole(self.talk.encoding, self.of(id))
+            assert [frame["type"] for frame in finals] == [
                 self.finals[each] for each in (id,) if each in self.finals
             ]
+            assert [frame.get("value") for frame in finals] == [
+                self.answered.get(each) for each in (id,) if each in self.finals
+            ]
+        assert self.left == self.partial == {}
         calls = [frame["id"] for frame in self.written if frame["type"] == "call"]
+        for id in self.calls:
+            frames = [frame for frame in self.of(id) if frame["type"] != "grant"]
+            [call] = whole(self.talk.encoding, frames)
+            assert self.called[id] == call["args"]
         assert calls == sorted(calls)
         assert set(self.calls) <= set(calls)
 
@@ -657,7 +701,8 @@ class Speaker:
         {
             "max_message_bytes": st.integers(1024, 5000) | st.integers(1024, 2**53 - 1),
             "max_message_frames": st.integers(1, 10) | st.integers(1, 2**53 - 1),
-            "max_frame_bytes": st.integers(1, 5000) | st.integers(1, 2**53 - 1),
+            "max_frame_bytes": st.integers(100, 5000) | st.integers(1000, 2**53 - 1),
+            "max_partial_bytes": st.integers(5000, 200_000) | st.integers(5000, 2**53 - 1),
         }
     ),
     steps=st.lists(

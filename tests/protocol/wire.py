@@ -18,7 +18,7 @@ from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.exchanges import Exchange
 
-__all__ = ["BOTH", "FIELDS", "NUMBERS", "Talk", "message", "pair", "payload", "read"]
+__all__ = ["BOTH", "FIELDS", "NUMBERS", "Talk", "message", "pair", "payload", "read", "whole"]
 
 BOTH = pytest.mark.parametrize("encoding", ["msgpack", "json"])
 
@@ -27,7 +27,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "hello": ("version", "limits", "features", "metadata", "session"),
     "call": (
         "id", "target", "method", "args", "kwargs", "refs", "window", "timeout", "metadata",
-        "parts",
+        "parts", "priority",
     ),
     "result": ("id", "value", "parts"),
     "error": ("id", "error", "cleanup", "same", "retry"),
@@ -44,7 +44,8 @@ NUMBERS = {kind: number for number, kind in enumerate(FIELDS)}
 
 #: What a field is that is left out.
 ABSENT: dict[str, Any] = {
-    "target": 0, "method": "", "parts": 0, "cleanup": False, "same": False, "retry": False,
+    "target": 0, "method": "", "parts": 0, "priority": 0,
+    "cleanup": False, "same": False, "retry": False,
     "mode": "abort", "bytes": 0, "last_id": 0, "message": "", "features": [],
 }  # fmt: skip
 
@@ -89,6 +90,33 @@ def _spoken(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
         for field, value in fields.items()
         if value is not None and value != _absent(kind, field)
     }
+
+
+def whole(encoding: str, frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The frames of one id, values that came in parts in the places where they belong (R21)."""
+    found: list[dict[str, Any]] = []
+    left, text = 0, encoding == "json"
+    parts: list[Any] = []
+    for frame in frames:
+        if frame["type"] != "part":
+            assert not left, f"{frame} in the middle of a value"
+            found.append(dict(frame))
+            left, parts = found[-1].pop("parts", 0), []
+            continue
+        parts.append(frame["data"])
+        left -= len(parts[-1].encode() if text else parts[-1])
+        assert left >= 0
+        if left == 0:
+            value = json.loads("".join(parts)) if text else msgspec.msgpack.decode(b"".join(parts))
+            if found[-1]["type"] == "call":
+                found[-1]["args"], found[-1]["kwargs"] = value
+            elif found[-1]["type"] == "result":
+                found[-1]["value"] = value
+            else:
+                assert found[-1]["items"] == [None]
+                found[-1]["items"] = [value]
+    assert not left, "a value without its end"
+    return found
 
 
 def payload(encoding: str, value: object) -> bytes:

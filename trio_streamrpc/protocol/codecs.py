@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Union
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -17,10 +17,12 @@ from msgspec import Meta, Raw, Struct
 from trio_streamrpc.errors import RemoteProtocolError
 from trio_streamrpc.protocol import frames
 from trio_streamrpc.protocol.frames import Family, Frame
+from trio_streamrpc.protocol.parts import Slices
 
 __all__ = ["Codec", "Encoding", "JsonCodec", "MsgpackCodec", "codec_for"]
 
 Encoding = Literal["msgpack", "json"]
+T = TypeVar("T")
 
 # What msgspec raises on input of any kind: its own errors, RecursionError for what is nested too
 # deeply, UnicodeError for bad text, ValueError for integers of thousands of digits (R28).
@@ -44,6 +46,8 @@ class Codec(ABC):
     #: A payload that is null, and one that is not: what a ping carries whose pong is looked for.
     null: Raw
     mark: Raw
+    #: Whether values are text: their parts are strings then (R21).
+    is_text: bool
 
     def __init__(self, *, max_bytes: int, max_frames: int) -> None:
         self.max_bytes = max_bytes
@@ -65,6 +69,34 @@ class Codec(ABC):
     def length(self, value: str | frames.ErrorInfo) -> int:
         """How many bytes that part of a frame takes; UnicodeError if it is no valid text."""
 
+    def shortened(self, info: frames.ErrorInfo, limit: int) -> tuple[frames.ErrorInfo, int]:
+        """The error, or what of it takes at most that many bytes, and how many it takes (R21)."""
+        try:
+            size = self.length(info)
+        except UnicodeError:
+            size = limit + 1
+        if size > limit:
+            # A character takes up to six bytes.
+            info = frames.ErrorInfo(
+                info.code,
+                frames.encodable(info.name)[: min(100, limit // 48)],
+                frames.encodable(info.message)[: limit // 8],
+            )
+            size = self.length(info)
+        return info, size
+
+    @abstractmethod
+    def pair(self, args: bytes, kwargs: bytes | None) -> Slices:
+        """What a call has in parts: an array of its two payloads (R21)."""
+
+    @abstractmethod
+    def split(self, value: bytearray) -> tuple[Raw, Raw]:
+        """The two payloads again; ValueError for what is no such array."""
+
+    @abstractmethod
+    def check(self, value: bytearray) -> None:
+        """ValueError for what is not one whole value of this encoding (R28)."""
+
 
 class MsgpackCodec(Codec):
     """Binary messages, each a msgpack array of frames."""
@@ -73,6 +105,7 @@ class MsgpackCodec(Codec):
     family = frames.MSGPACK
     null = Raw(b"\xc0")
     mark = Raw(b"\x01")
+    is_text = False
 
     def __init__(self, *, max_bytes: int, max_frames: int) -> None:
         super().__init__(max_bytes=max_bytes, max_frames=max_frames)
@@ -98,6 +131,15 @@ class MsgpackCodec(Codec):
     def length(self, value: str | frames.ErrorInfo) -> int:
         return len(self._encode(value))
 
+    def pair(self, args: bytes, kwargs: bytes | None) -> Slices:
+        return Slices(b"\x92", args, b"\xc0" if kwargs is None else kwargs, text=False)
+
+    def split(self, value: bytearray) -> tuple[Raw, Raw]:
+        return _decoded(_msgpack_pair, value)
+
+    def check(self, value: bytearray) -> None:
+        _decoded(_msgpack_value, value)
+
 
 class JsonCodec(Codec):
     """Text messages, each an array of frame objects or one bare frame object."""
@@ -106,6 +148,7 @@ class JsonCodec(Codec):
     family = frames.JSON
     null = Raw(b"null")
     mark = Raw(b"1")
+    is_text = True
 
     def __init__(self, *, max_bytes: int, max_frames: int) -> None:
         super().__init__(max_bytes=max_bytes, max_frames=max_frames)
@@ -140,6 +183,29 @@ class JsonCodec(Codec):
 
     def length(self, value: str | frames.ErrorInfo) -> int:
         return len(self._encode(value))
+
+    def pair(self, args: bytes, kwargs: bytes | None) -> Slices:
+        return Slices(b"[", args, b",", b"null" if kwargs is None else kwargs, b"]", text=True)
+
+    def split(self, value: bytearray) -> tuple[Raw, Raw]:
+        return _decoded(_json_pair, value)
+
+    def check(self, value: bytearray) -> None:
+        _decoded(_json_value, value)
+
+
+# What a value is made of is left as it is: no more is built than what is asked for.
+_msgpack_pair = msgspec.msgpack.Decoder(tuple[Raw, Raw]).decode
+_msgpack_value = msgspec.msgpack.Decoder(Raw).decode
+_json_pair = msgspec.json.Decoder(tuple[Raw, Raw]).decode
+_json_value = msgspec.json.Decoder(Raw).decode
+
+
+def _decoded(decode: Callable[[bytearray], T], value: bytearray) -> T:
+    try:
+        return decode(value)
+    except UNDECODABLE as error:
+        raise ValueError(_shortly(error)) from None
 
 
 def codec_for(encoding: str, *, max_bytes: int, max_frames: int) -> Codec:

@@ -20,11 +20,11 @@ from trio_streamrpc.errors import (
     Code,
     LocalProtocolError,
     RemoteProtocolError,
-    ResourceExhausted,
     Unavailable,
 )
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol import inbound
+from trio_streamrpc.protocol.assembly import Assembly
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
 from trio_streamrpc.protocol.credit import (
     Growth,
@@ -35,7 +35,6 @@ from trio_streamrpc.protocol.credit import (
 )
 from trio_streamrpc.protocol.exchanges import Exchange, Places
 from trio_streamrpc.protocol.frames import (
-    VERSION,
     Announced,
     Call,
     End,
@@ -50,22 +49,32 @@ from trio_streamrpc.protocol.frames import (
     WindowInfo,
     encodable,
 )
-from trio_streamrpc.protocol.outbox import FRAME_BYTES, MESSAGE_BYTES, Outbox
+from trio_streamrpc.protocol.outbox import Outbox
+from trio_streamrpc.protocol.parts import Claim, Slices, Value
+from trio_streamrpc.protocol.peer_limits import (
+    CALL_BYTES,
+    HELLO_BYTES,
+    check_value,
+    is_parted,
+    keep_to,
+    make_hello,
+    parts_of,
+)
 from trio_streamrpc.protocol.states import STATES, State
 
 __all__ = ["Endpoint", "Event", "Side"]
 
 Side = Literal["connecting", "accepting"]
 Event = Frame | Overflow
+#: Places in the arguments of a call, and what they hold instead of data (R19).
+Refs = Sequence[tuple[int | str, Literal["stream", "object"]]]
 
 PRODUCING = STATES["PRODUCING"]
 TOO_LATE_FOR_GRANTS = (STATES["LEAVING"], STATES["CLOSED"])
 
 #: The longest error that is sent; what is longer is shortened (R21).
 ERROR_BYTES = 16 * 1024
-#: What a call takes beside its payloads, above what any frame does.
-CALL_BYTES = 64
-#: And what each of its references does, at most: a place may be a name.
+#: What each reference of a call takes, at most: a place may be a name.
 REF_BYTES = 32
 
 
@@ -96,9 +105,12 @@ class Endpoint:
         self.budget = ViolationBudget(self.limits.violation_budget, self.limits.violation_refill)
         #: What the other side's hello announced; the defaults until then.
         self.peer = Announced()
+        keep_to(self.outbox, self.peer)
         self.peer_hello: Hello | None = None
         #: Every id that is open, of either side.
         self.exchanges: dict[int, Exchange] = {}
+        #: Values that have come in part.
+        self.assembly = Assembly(self.limits)
         self._next_id = 1 if side == "connecting" else 2
         #: The highest id seen of the other side; its parity is the other one (R5).
         self.highest_seen = 0
@@ -189,11 +201,19 @@ class Endpoint:
                 inbound.check_first(self, frame)
             event = inbound.HANDLERS[frame.kind](self, frame)
             if event is not None:
-                events.append(event)
+                if self.assembly.uploads:
+                    events += self.assembly.in_order(event)
+                else:
+                    events.append(event)
             if self.failed:
                 break
         inbound.detach(events, length)
         return events
+
+    @property
+    def partial_bytes(self) -> int:
+        """What has come of values that are not complete, in bytes (R21)."""
+        return self.assembly.bytes
 
     @property
     def holding(self) -> bool:
@@ -213,6 +233,7 @@ class Endpoint:
         if self.failed:
             return
         self.failed = True
+        self.assembly.clear()
         self.outbox.finish(
             self.family.goaway(self.highest_seen, error.code.value, encodable(error.message)[:200])
         )
@@ -235,59 +256,129 @@ class Endpoint:
         args: bytes,
         kwargs: bytes | None = None,
         *,
-        refs: Sequence[tuple[int | str, Literal["stream", "object"]]] = (),
+        refs: Refs = (),
         target: int = 0,
         root: Exchange | None = None,
         window: Window | None = None,
         growth: Growth | None = None,
         timeout: float | None = None,
         metadata: bytes | None = None,
+        priority: int = 0,
+        claim: Claim | None = None,
     ) -> Exchange:
         """Open a call: unary, or with a window for its response stream (R18).
 
         The window grows if there is a ``growth``, and stays as it is if not. ``refs`` are the
         places that hold an upload or an object instead of data (R19); the record has ``uploads``
         and the ids of ``objects``, in that order. ``target`` is an object of the other side, and
-        ``root`` the record of the call that it belongs to in the end.
+        ``root`` the record of the call that it belongs to in the end. ``priority``, from -128 to
+        127, is that of what both sides write for the call (R12). ``claim`` is the granted place of
+        arguments that go in parts; without one they take it if there is room (R21).
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
-        :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
-        for a method name that is no valid text; none of them has said anything.
+        :exc:`ResourceExhausted` if the call is longer than what it takes, or there is no room, and
+        :exc:`ValueError` for a method name that is no valid text, or a priority out of range; none
+        of them has said anything, and a claim is still the caller's.
         """
         self._check_ready()
         if self.peer_drains:
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
-        size = len(args) + self.codec.length(method) + CALL_BYTES
+        size = self.codec.length(method) + CALL_BYTES
+        values = len(args)
         frame = self.family.call(id=self._next_id, target=target, method=method, args=Raw(args))
         if refs:
             frame.refs = [
                 Ref(place, kind, self._next_id + 2 * number)
                 for number, (place, kind) in enumerate(refs, 1)
             ]
-            size += sum(REF_BYTES + self.codec.length(str(place)) for place, _ in refs)
+            size += self._refs_bytes(refs)
         if kwargs is not None:
             frame.kwargs = Raw(kwargs)
-            size += len(kwargs)
+            values += len(kwargs)
         if metadata is not None:
             frame.metadata = Raw(metadata)
             size += len(metadata)
         if timeout is not None:
             frame.timeout = timeout
+        if priority:
+            if not -128 <= priority <= 127:
+                raise ValueError(f"priority must be from -128 to 127, not {priority}")
+            frame.priority = priority
         if window is None:
             exchange = Exchange(self._next_id, STATES["AWAITING"], root)
         else:
             frame.window = WindowInfo(window.items, window.bytes)
             exchange = Exchange(self._next_id, STATES["CONSUMING"], root)
             exchange.window = ReceiveWindow(window, growth)
-        self._check_size("the arguments", size)
+        exchange.priority = priority
+        if claim is None and (
+            size + values <= self.outbox.whole_bytes or not is_parted(self.peer, size, values)
+        ):
+            self.outbox.add_opening(exchange.id, frame, size + values)
+        else:
+            self._call_in_parts(frame, size, args, kwargs, claim)
         self._next_id += 2 + 2 * len(refs)
         self.exchanges[exchange.id] = exchange
         for ref in frame.refs or ():
             self._open_ref(exchange, ref)
-        self.outbox.add_opening(exchange.id, frame, size)
         return exchange
+
+    def _refs_bytes(self, refs: Refs) -> int:
+        return sum(REF_BYTES + self.codec.length(str(place)) for place, _ in refs)
+
+    def _call_in_parts(
+        self, frame: Call, size: int, args: bytes, kwargs: bytes | None, claim: Claim | None
+    ) -> None:
+        parts = parts_of(self.codec, self.peer, size, args, kwargs)
+        claim = self.outbox.room.checked(claim, parts)
+        blank = self.family.call(id=frame.id)
+        frame.args, frame.kwargs, frame.parts = blank.args, blank.kwargs, parts
+        value = Value(frame.id, self.codec.pair(args, kwargs), frame.priority, claim=claim)
+        self.outbox.add_opening(frame.id, frame, size, value)
+
+    def parts_of(
+        self,
+        method: str,
+        args: bytes,
+        kwargs: bytes | None = None,
+        *,
+        refs: Refs = (),
+        other_bytes: int = 0,
+    ) -> int:
+        """How many bytes of such a call travel in parts; 0 if it goes whole (R21).
+
+        ``other_bytes`` is what its metadata takes. What travels in parts needs a :meth:`claim`.
+        Raises :exc:`ResourceExhausted` if the call is longer than what the other side takes, and
+        :exc:`ValueError` as :meth:`call` does.
+        """
+        size = self.codec.length(method) + CALL_BYTES + other_bytes
+        if refs:
+            size += self._refs_bytes(refs)
+        if not is_parted(self.peer, size, len(args) + len(kwargs or b"")):
+            return 0
+        return parts_of(self.codec, self.peer, size, args, kwargs)
+
+    def claim(self, size: int) -> Claim:
+        """A place among the unfinished values for the parts of a call (R21).
+
+        It may not be granted at once; :meth:`granted` names it when it is. One that is not used
+        in :meth:`call` has to be given up, or others wait for ever.
+        """
+        return self.outbox.room.claim(size)
+
+    def give_up(self, claim: Claim) -> None:
+        """A claim for a call that will not be made."""
+        self.outbox.room.give_up(claim)
+
+    def granted(self) -> list[Claim]:
+        """The claims that had to wait, and were granted since this was last asked.
+
+        Room is found as messages are taken, and as some are received.
+        """
+        claims, self.outbox.granted = self.outbox.granted, []
+        return claims
 
     def _open_ref(self, call: Exchange, ref: Ref) -> None:
         if ref.type == "object":
@@ -296,6 +387,7 @@ class Endpoint:
         upload = self.exchanges[ref.id] = Exchange(ref.id, STATES["PRODUCING"])
         # R18: how far an upload may run ahead is for the side that takes it to say.
         upload.credit = SendCredit(self.peer.window.items, self.peer.window.bytes)
+        upload.priority = call.priority
         call.uploads += (upload,)
 
     def _export(self, owner: Exchange, id: int) -> None:
@@ -314,11 +406,21 @@ class Endpoint:
         self._watched.add(id)
 
     def answer(self, id: int, value: bytes) -> None:
-        """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long."""
+        """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long.
+
+        One that goes in parts is over with the last of them; if its caller cancels before that,
+        this side's answer is ``CANCELLED`` instead (R6).
+        """
         exchange = self._sending(id, Kind.RESULT)
-        self._check_size("the result", len(value))
+        size = len(value)
+        if size <= self.outbox.whole_bytes:
+            self._close(exchange, STATES["CLOSED"])
+            self.outbox.add_answer(self.family.result(id, Raw(value)), size, exchange.priority)
+            return
+        check_value(self.peer, "the result", size)
         self._close(exchange, STATES["CLOSED"])
-        self.outbox.add_answer(self.family.result(id, Raw(value)), len(value))
+        slices = Slices(value, text=self.codec.is_text)
+        self.outbox.add_result(self.family.result(id, parts=size), slices, exchange.priority)
 
     def answer_error(
         self, id: int, info: ErrorInfo, *, cleanup: bool = False, same: bool = False,
@@ -338,9 +440,15 @@ class Endpoint:
         self._close(exchange, STATES["CLOSED"])
         frame = self.family.error(id, info, cleanup=cleanup, same=same, retry=retry)
         if exchange.credit is None:
-            self.outbox.add_answer(frame, size)
+            self.outbox.add_answer(frame, size, exchange.priority)
         else:
-            self.outbox.add_final(frame, size)
+            self.outbox.add_final(frame, size, exchange.priority)
+
+    def answer_cancelled(self, exchange: Exchange) -> None:
+        """The end of a unary call that was cancelled before all of its result was written (R6)."""
+        info, size = self.shortened(self.error_info(Code.CANCELLED, "the call was cancelled"))
+        frame = self.family.error(exchange.id, info)
+        self.outbox.add_answer(frame, size, exchange.priority)
 
     def stopped(self, call: Exchange) -> None:
         """A handler that was said to have overrun its time has stopped at last (R7a)."""
@@ -361,13 +469,13 @@ class Endpoint:
         """An item of a stream. Raises :exc:`ResourceExhausted` if it is too long."""
         exchange = self._sending(id, Kind.CHUNK)
         size = len(item)
-        if size > self.peer.max_message_bytes - FRAME_BYTES:
-            self._check_size("the item", size)
+        if size > self.outbox.whole_bytes:
+            check_value(self.peer, "the item", size)
         credit = exchange.credit
         if credit is None or not credit.open:
             raise LocalProtocolError(f"an item on id {id} without credit")
         credit.spend(size)
-        self.outbox.add_item(id, Raw(item), size)
+        self.outbox.add_item(id, Raw(item), size, exchange.priority)
 
     def send_object(self, id: int) -> int:
         """The one item of a context or a task, if it is an object: gives the object's id (R20)."""
@@ -389,7 +497,7 @@ class Endpoint:
         """The end of a stream: its iterator is exhausted, or has stopped as asked (R6)."""
         exchange = self._sending(id, Kind.END)
         self._close(exchange, STATES["CLOSED"])
-        self.outbox.add_final(self.family.end(id))
+        self.outbox.add_final(self.family.end(id), 0, exchange.priority)
 
     def cancel(
         self, id: int, mode: Literal["close", "abort"], error: ErrorInfo | None = None
@@ -407,7 +515,9 @@ class Endpoint:
         state = self._sending(id, Kind.CANCEL).state.sent[Kind.CANCEL]
         assert state is not None
         exchange.state = state
+        self.assembly.drop(id)
         self.outbox.drop_grant(id)
+        self.outbox.drop_value(id)
         size = 0
         if error is not None:
             error, size = self.shortened(error)
@@ -476,20 +586,7 @@ class Endpoint:
 
     def shortened(self, info: ErrorInfo) -> tuple[ErrorInfo, int]:
         """The error as it can travel, and its length: errors do not travel in parts (R21)."""
-        limit = min(ERROR_BYTES, self.peer.max_message_bytes // 2)
-        try:
-            size = self.codec.length(info)
-        except UnicodeError:
-            size = limit + 1
-        if size > limit:
-            # A character takes up to six bytes.
-            info = ErrorInfo(
-                info.code,
-                encodable(info.name)[: min(100, limit // 48)],
-                encodable(info.message)[: limit // 8],
-            )
-            size = self.codec.length(info)
-        return info, size
+        return self.codec.shortened(info, min(ERROR_BYTES, self.peer.max_message_bytes // 2))
 
     # --- the records
 
@@ -527,40 +624,17 @@ class Endpoint:
             exchange.places.running -= 1
 
     def _say_hello(self) -> None:
-        limits = self.limits
-        announced = Announced(
-            window=WindowInfo(limits.window.items, limits.window.bytes),
-            max_calls=limits.max_calls,
-            max_object_calls=limits.max_object_calls,
-            max_uploads=limits.max_uploads,
-            max_message_bytes=limits.max_message_bytes,
-            max_message_frames=limits.max_message_frames,
-            max_frame_bytes=limits.max_frame_bytes,
-        )
-        frame = self.family.hello(VERSION, announced)
-        size = 400
-        if self._metadata is not None:
-            frame.metadata = self._metadata
-            size += len(self._metadata)
-        self.outbox.add_control(frame, size)
+        frame = make_hello(self.family, self.limits, self._metadata)
+        self.outbox.add_control(frame, HELLO_BYTES + len(self._metadata or b""))
 
     def learn(self, announced: Announced) -> None:
         """What the other side accepts: the outbox keeps to it from now on (R26)."""
         self.peer = announced
-        self.outbox.message_bytes = min(MESSAGE_BYTES, announced.max_message_bytes)
-        self.outbox.message_frames = announced.max_message_frames
-        self.outbox.chunk_bytes = min(MESSAGE_BYTES, announced.max_frame_bytes)
+        keep_to(self.outbox, announced)
 
     def _check_ready(self) -> None:
         if not self.ready:
             raise LocalProtocolError("no call may be made before both sides have said hello")
-
-    def _check_size(self, what: str, size: int) -> None:
-        limit = self.peer.max_message_bytes - FRAME_BYTES
-        if size > limit:
-            raise ResourceExhausted(
-                f"{what} would take {size} bytes; the other side takes at most {limit}"
-            )
 
     # R22: an error that this side makes up itself.
     def error_info(self, code: Code, message: str) -> ErrorInfo:

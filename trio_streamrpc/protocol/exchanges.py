@@ -31,6 +31,7 @@ class Exchange:
         "objects",
         "overrun",
         "places",
+        "priority",
         "state",
         "uploads",
         "window",
@@ -40,6 +41,8 @@ class Exchange:
         self.id = id
         self.state = state
         self._root = root
+        #: R12: what this side sends on this id goes before what has a lower one.
+        self.priority = 0
         #: For what this side produces, and for what it consumes.
         self.credit: SendCredit | None = None
         self.window: ReceiveWindow | None = None

@@ -53,6 +53,9 @@ Limit = Annotated[int, Meta(ge=1, lt=2**53)]
 # What a hello and the error that ends a connection need: less could not be told anything.
 MessageLimit = Annotated[int, Meta(ge=1024, lt=2**53)]
 
+# R12: of several ids that have something to say, those with a higher one go first.
+Priority = Annotated[int, Meta(ge=-128, le=127)]
+
 _NIL = Raw(b"\xc0")
 _NOTHING = Raw()
 
@@ -158,6 +161,7 @@ class Call(Frame, tag=Kind.CALL):
     timeout: float | None = None
     metadata: Raw = _NIL
     parts: Amount = 0
+    priority: Priority = 0
 
 
 class Result(Frame, tag=Kind.RESULT):
@@ -207,7 +211,8 @@ class Grant(Frame, tag=Kind.GRANT):
 class Part(Frame, tag=Kind.PART):
     kind: ClassVar[int] = Kind.PART
     id: Id
-    data: bytes
+    # A view, of the value that is cut or of the message that has come: parts are not copied.
+    data: memoryview
 
 
 class Ping(Frame, tag=Kind.PING):

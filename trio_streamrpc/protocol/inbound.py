@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Raw
+
 from trio_streamrpc.errors import Code, RemoteProtocolError
 from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit
 from trio_streamrpc.protocol.exchanges import Exchange, Places
@@ -37,12 +39,14 @@ from trio_streamrpc.protocol.frames import (
 from trio_streamrpc.protocol.states import STATES, TABLE
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.assembly import Unfinished
     from trio_streamrpc.protocol.endpoint import Endpoint, Event
 
 __all__ = ["HANDLERS", "check_first", "detach"]
 
 CLOSED = STATES["CLOSED"]
 CONSUMING = STATES["CONSUMING"]
+ABANDONED = STATES["ABANDONED"]
 #: How the other side's ids leave IDLE.
 OPENED = {name: STATES[state] for name, state in TABLE["IDLE"]["RECEIVED"].items()}
 
@@ -71,7 +75,7 @@ def receive_hello(endpoint: Endpoint, frame: Hello) -> Event | None:
 def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     _check_new(endpoint, frame.id)
     if frame.parts:
-        raise RemoteProtocolError("values in parts are not taken by this side")
+        endpoint.assembly.check(frame)
     if frame.timeout is not None and math.isnan(frame.timeout):
         raise RemoteProtocolError("a timeout that is not a number")
     uploads = _open_refs(endpoint, frame)
@@ -92,7 +96,12 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
         exchange.credit = SendCredit(frame.window.items, frame.window.bytes)
     exchange.uploads = uploads
     exchange.places = places
+    exchange.priority = frame.priority
     places.running += 1
+    if frame.parts:
+        # R21: its place is taken, and its refs are open; it is handed on once it is complete.
+        endpoint.assembly.begin(frame, tuple(upload.id for upload in uploads))
+        return None
     return frame
 
 
@@ -121,6 +130,10 @@ def _refusal(endpoint: Endpoint, call: Call, places: Places) -> tuple[ErrorInfo,
         if not blameless:
             endpoint.violation("a call beyond max_calls")
         return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many calls at once"), blameless
+    too_much = endpoint.assembly.too_much(call.parts) if call.parts else None
+    if too_much is not None:
+        endpoint.violation(too_much)
+        return endpoint.error_info(Code.RESOURCE_EXHAUSTED, too_much), False
     return None
 
 
@@ -142,9 +155,15 @@ def _open_refs(endpoint: Endpoint, call: Call) -> tuple[Exchange, ...]:
 
 
 def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | None:
-    exchange = _move(endpoint, frame.id, frame.kind)
     if isinstance(frame, Result) and frame.parts:
-        raise RemoteProtocolError("values in parts are not taken by this side")
+        _begin_result(endpoint, frame)
+        return None
+    exchange = _move(endpoint, frame.id, frame.kind)
+    if frame.id in endpoint.assembly.unfinished and endpoint.assembly.end(frame.id).kept:
+        raise RemoteProtocolError(f"{KINDS[frame.kind]} over an unfinished value on id {frame.id}")
+    if frame.id in endpoint.outbox.values:
+        # R9: the call was answered before it had gone out whole.
+        endpoint.outbox.drop_value(frame.id)
     endpoint.end_objects(exchange.id)
     del endpoint.exchanges[exchange.id]
     if not _is_ours(endpoint, exchange.id):
@@ -156,8 +175,6 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
 
 def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     exchange = _move(endpoint, frame.id, Kind.CHUNK)
-    if frame.parts:
-        raise RemoteProtocolError("values in parts are not taken by this side")
     for ref in frame.refs or ():
         _check_new(endpoint, ref.id)
         if ref.type == "stream":
@@ -165,7 +182,14 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     window = exchange.window
     assert window is not None
     leaving = exchange.state is not CONSUMING
-    wrong = window.receive([len(item) for item in frame.items], frame.size)
+    if frame.parts or endpoint.assembly.unfinished:
+        endpoint.assembly.check(frame)
+    if frame.parts:
+        # R21: its whole credit is taken now, though its item comes later.
+        wrong = window.receive([frame.parts], frame.size)
+        _begin(endpoint, frame, keep=wrong is None and not leaving)
+    else:
+        wrong = window.receive([len(item) for item in frame.items], frame.size)
     if wrong is not None:
         # R16: dropped whole. A consumer that has left saw all it wanted to see.
         endpoint.violation(f"a chunk beyond the credit: {wrong}")
@@ -181,12 +205,38 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     more = window.grow(len(frame.items), endpoint.now, endpoint.round_trip.seconds)
     if more is not None:
         endpoint.outbox.add_grant(frame.id, *more)
-    return frame
+    return None if frame.parts else frame
+
+
+def _begin_result(endpoint: Endpoint, frame: Result) -> None:
+    """A result in parts is final with the last of them: until then its call is what it was."""
+    exchange = endpoint.exchanges.get(frame.id)
+    before = exchange.state if exchange is not None else CLOSED
+    exchange = _move(endpoint, frame.id, Kind.RESULT)
+    exchange.state = before
+    endpoint.assembly.check(frame)
+    endpoint.outbox.drop_value(frame.id)
+    _begin(endpoint, frame, keep=before is not ABANDONED)
+
+
+def _begin(endpoint: Endpoint, frame: Result | Chunk, *, keep: bool) -> None:
+    """R21: there is no refusing a result or an item, and no excuse for one that is too long."""
+    too_much = endpoint.assembly.too_much(frame.parts) if keep else None
+    if too_much is not None:
+        raise RemoteProtocolError(too_much, close_code=1009)
+    endpoint.assembly.begin(frame, keep=keep)
 
 
 def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
     exchange = _move_if_open(endpoint, frame.id, Kind.CANCEL)
     if exchange is None:
+        _cut_short(endpoint, frame.id)
+        return None
+    if frame.id in endpoint.assembly.unfinished:
+        # R21: nothing has been started for a call of which not all has come.
+        endpoint.assembly.end(frame.id)
+        info = endpoint.error_info(Code.CANCELLED, "the call was cancelled")
+        endpoint.answer_error(frame.id, info)
         return None
     if exchange.credit is not None:
         # R9: what waits for a consumer that has gone need not be written.
@@ -198,6 +248,17 @@ def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
     return frame
 
 
+def _cut_short(endpoint: Endpoint, id: int) -> None:
+    """R6, R21: no more parts for one that has cancelled, though this side has said its last."""
+    exchange = endpoint.exchanges.get(id)
+    if exchange is None:
+        return
+    if exchange.credit is not None:
+        endpoint.outbox.drop_items(id)
+    elif endpoint.outbox.drop_value(id):
+        endpoint.answer_cancelled(exchange)
+
+
 def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
     exchange = _move_if_open(endpoint, frame.id, Kind.GRANT)
     if exchange is None:
@@ -205,7 +266,7 @@ def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
     assert exchange.credit is not None
     if not exchange.credit.grant(frame.items, frame.bytes):
         raise RemoteProtocolError(f"a grant of {frame.items} items and {frame.bytes} bytes")
-    return frame
+    return None if frame.id in endpoint.assembly.unfinished else frame
 
 
 def _check_new(endpoint: Endpoint, id: int) -> None:
@@ -249,9 +310,50 @@ def _is_ours(endpoint: Endpoint, id: int) -> bool:
 
 
 def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
-    # R21: no value that travels in parts is taken, so the only part that may come is one that
-    # crossed the answer to its call, which had none.
-    raise RemoteProtocolError(f"a part of no value on id {frame.id}")
+    id = frame.id
+    exchange = endpoint.exchanges.get(id)
+    if exchange is None and (_is_ours(endpoint, id) or not _was_used(endpoint, id)):
+        _move(endpoint, id, Kind.PART)
+    if not len(frame.data):
+        endpoint.violation("an empty part")
+    if exchange is None or exchange.state is CLOSED:
+        # R9: of a call that was refused, or answered before it had come whole.
+        return None
+    if id not in endpoint.assembly.unfinished:
+        raise RemoteProtocolError(f"a part of no value on id {id}, which is {exchange.state}")
+    data: memoryview | str = frame.data
+    value = endpoint.assembly.add(id, data.encode() if isinstance(data, str) else data)
+    return None if value is None else _complete(endpoint, value)
+
+
+def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
+    """The frame that announced a value is handed on, with the value in its place (R21)."""
+    frame, data = value.frame, value.data
+    frame.parts = 0
+    if isinstance(frame, Call):
+        try:
+            frame.args, frame.kwargs = endpoint.codec.split(data)
+        except ValueError as error:
+            endpoint.assembly.forget(value)
+            endpoint.answer_error(
+                frame.id, endpoint.error_info(Code.INVALID_ARGUMENT, f"the arguments: {error}")
+            )
+            return None
+        return frame
+    if value.kept:
+        try:
+            endpoint.codec.check(data)
+        except ValueError as error:
+            raise RemoteProtocolError(
+                f"a value in parts on id {frame.id}: {error}", close_code=1007
+            ) from None
+    if isinstance(frame, Chunk):
+        frame.items = [Raw(data)]
+        return frame if value.kept else None
+    # R7: of a call that was cancelled here, it is the end that counts.
+    frame.value = Raw(data) if value.kept else endpoint.codec.null
+    del endpoint.exchanges[frame.id]
+    return frame
 
 
 def receive_ping(endpoint: Endpoint, frame: Ping) -> Event | None:
@@ -273,6 +375,7 @@ def receive_goaway(endpoint: Endpoint, frame: Goaway) -> Event | None:
     else:
         # R27: a connection error that the other side tells; there is nobody to answer.
         endpoint.failed = True
+        endpoint.assembly.clear()
         endpoint.outbox.finish()
     return frame
 

@@ -1,0 +1,170 @@
+"""Where values come together again that travel in parts (R21).
+
+Memory grows with what has come, never with what was announced. What a peer may make this side hold
+is bounded twice: one value by ``max_value_bytes``, all that are unfinished by
+``max_partial_bytes``, and by their announced lengths, for that is what they will come to.
+"""
+
+from __future__ import annotations
+
+from trio_streamrpc.errors import RemoteProtocolError
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol.frames import (
+    KINDS,
+    Call,
+    Chunk,
+    End,
+    Error,
+    Frame,
+    Overflow,
+    Result,
+    is_absent,
+)
+
+__all__ = ["Assembly", "Unfinished"]
+
+
+class Unfinished:
+    """A value of which parts are still to come."""
+
+    __slots__ = ("data", "early", "frame", "kept", "left", "uploads")
+
+    def __init__(self, frame: Call | Result | Chunk, kept: bool) -> None:
+        #: The frame that announced it, and is handed on with the value in its place.
+        self.frame = frame
+        #: Bytes that are still to come.
+        self.left = frame.parts
+        #: What has come; nothing of it is kept for a consumer that has left.
+        self.data = bytearray()
+        self.kept = kept
+        #: The uploads that came with a call, and what they brought before it was complete.
+        self.uploads: tuple[int, ...] = ()
+        self.early: list[Frame | Overflow] = []
+
+
+class Assembly:
+    """The unfinished values that one side receives."""
+
+    __slots__ = ("_announced", "_limits", "bytes", "unfinished", "uploads")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        #: By the ids that they come on.
+        self.unfinished: dict[int, Unfinished] = {}
+        #: The uploads of calls that are unfinished, by the uploads' ids.
+        self.uploads: dict[int, Unfinished] = {}
+        #: What has come of all of them, and what they will come to.
+        self.bytes = 0
+        self._announced = 0
+
+    def check(self, frame: Call | Result | Chunk) -> None:
+        """Whether a frame that announces parts says nothing else, and begins no value in another.
+
+        Also for chunks without parts, where a value is under way. Raises
+        :exc:`RemoteProtocolError` if not.
+        """
+        name = KINDS[frame.kind]
+        if frame.id in self.unfinished:
+            raise RemoteProtocolError(f"a {name} in the middle of a value on id {frame.id}")
+        if isinstance(frame, Call):
+            values = [frame.args, frame.kwargs]
+        else:
+            values = [frame.value] if isinstance(frame, Result) else frame.items
+        if not frame.parts:
+            return
+        if isinstance(frame, Chunk) and len(values) != 1:
+            raise RemoteProtocolError(f"{len(values)} items in parts on id {frame.id}")
+        if not all(is_absent(value) for value in values):
+            raise RemoteProtocolError(f"a {name} with a value and parts of one on id {frame.id}")
+
+    def too_much(self, size: int) -> str | None:
+        """What is wrong with a value of that length, if it cannot be taken in."""
+        if size > self._limits.max_value_bytes:
+            return f"a value of {size} bytes, more than {self._limits.max_value_bytes}"
+        if self._announced + size > self._limits.max_partial_bytes:
+            return (
+                f"a value of {size} bytes beside {self._announced} of others that are unfinished, "
+                f"more than {self._limits.max_partial_bytes}"
+            )
+        return None
+
+    def begin(
+        self, frame: Call | Result | Chunk, uploads: tuple[int, ...] = (), *, keep: bool = True
+    ) -> None:
+        """The parts of that frame's value will come; without ``keep`` they are counted alone."""
+        value = self.unfinished[frame.id] = Unfinished(frame, keep)
+        if keep:
+            self._announced += frame.parts
+        value.uploads = uploads
+        for upload in uploads:
+            self.uploads[upload] = value
+
+    def add(self, id: int, data: memoryview | bytes) -> Unfinished | None:
+        """A part has come of the value on that id: the value, if it is complete.
+
+        Raises :exc:`RemoteProtocolError` if that is more than was announced.
+        """
+        value = self.unfinished[id]
+        if len(data) > value.left:
+            raise RemoteProtocolError(f"more parts than were announced on id {id}")
+        value.left -= len(data)
+        if value.kept:
+            value.data += data
+            self.bytes += len(data)
+        if value.left:
+            return None
+        self._count_out(value)
+        del self.unfinished[id]
+        return value
+
+    def drop(self, id: int) -> None:
+        """This side has no use for that value any more: what comes of it is counted alone."""
+        value = self.unfinished.get(id)
+        if value is not None:
+            self._count_out(value)
+            value.kept = False
+            value.data = bytearray()
+
+    def end(self, id: int) -> Unfinished:
+        """Nothing more comes of the value on that id, though it is unfinished."""
+        value = self.unfinished.pop(id)
+        self._count_out(value)
+        self.forget(value)
+        return value
+
+    def forget(self, value: Unfinished) -> None:
+        """A call will not be handed on, nor what its uploads have brought."""
+        for upload in value.uploads:
+            del self.uploads[upload]
+
+    def clear(self) -> None:
+        """The connection has failed."""
+        self.unfinished.clear()
+        self.uploads.clear()
+        self.bytes = self._announced = 0
+
+    def _count_out(self, value: Unfinished) -> None:
+        if value.kept:
+            self.bytes -= len(value.data)
+            self._announced -= value.frame.parts
+
+    # --- what comes before the call that it belongs to
+
+    def in_order(self, event: Frame | Overflow) -> list[Frame | Overflow]:
+        """What is to be handed on now: nothing of an upload before its call (R19)."""
+        if isinstance(event, Call):
+            early: list[Frame | Overflow] = []
+            for ref in event.refs or ():
+                value = self.uploads.pop(ref.id, None)
+                if value is not None:
+                    early = value.early
+            return [event, *early]
+        if isinstance(event, Chunk | End | Error | Overflow):
+            value = self.uploads.get(event.id)
+            if value is not None:
+                if isinstance(event, Chunk):
+                    # A copy: it would keep its whole message for as long as it waits.
+                    event.items = [item.copy() for item in event.items]
+                value.early.append(event)
+                return []
+        return [event]
