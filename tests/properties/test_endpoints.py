@@ -38,10 +38,13 @@ from trio_streamrpc.protocol.frames import (
     Pong,
     Result,
 )
+from trio_streamrpc.protocol.parts import Claim
 
 MAX_CALLS = 4
 #: The longest item: byte credit may fall below 0 by no more (R14).
 MAX_ITEM = 60
+#: What all unfinished values may come to, where there is little room for them: at least one.
+MAX_PARTIAL = 200
 
 SIDE = st.sampled_from([0, 1])
 #: Which of several: taken modulo their number.
@@ -71,6 +74,10 @@ class Conversation:
     asked: bool = False
     #: The call was taken back before it was written.
     withdrawn: bool = False
+    #: What it was called and answered with, and with which priority.
+    args: bytes = b""
+    priority: int = 0
+    answer: bytes = b""
 
     @property
     def callee(self) -> int:
@@ -86,17 +93,39 @@ class Conversation:
         return self.exchange.window
 
 
+@dataclass
+class CallToCome:
+    """A call that will be made once there is room for its values."""
+
+    args: bytes
+    window: Window | None
+    priority: int
+
+
 class TwoEndpoints(RuleBasedStateMachine):
     @initialize(
         encoding=st.sampled_from(["msgpack", "json"]),
         message_bytes=st.sampled_from([1024, 1500, 1024 * 1024]),
         message_frames=st.sampled_from([1, 3, 4096]),
+        frame_bytes=st.sampled_from([6, 20, 128 * 1024]),
+        partial_bytes=st.sampled_from([MAX_PARTIAL, 1024 * 1024]),
     )
-    def connect(self, encoding: Encoding, message_bytes: int, message_frames: int) -> None:
+    def connect(
+        self,
+        encoding: Encoding,
+        message_bytes: int,
+        message_frames: int,
+        frame_bytes: int,
+        partial_bytes: int,
+    ) -> None:
         limits = Limits(
             max_calls=MAX_CALLS,
             max_message_bytes=message_bytes,
             max_message_frames=message_frames,
+            # So that most values travel in parts, or none do.
+            max_frame_bytes=frame_bytes,
+            max_value_bytes=MAX_PARTIAL,
+            max_partial_bytes=partial_bytes,
             violation_budget=1,
             violation_refill=1e-9,
         )
@@ -108,6 +137,10 @@ class TwoEndpoints(RuleBasedStateMachine):
         #: Messages on their way from each side.
         self.wires: tuple[deque[bytes | str], deque[bytes | str]] = (deque(), deque())
         self.calls: dict[int, Conversation] = {}
+        #: Calls that wait for room among the unfinished values: what they will be.
+        self.claims: tuple[dict[Claim, CallToCome], ...] = ({}, {})
+        #: The values that each side has begun to send: what is still to come of them.
+        self.unfinished: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.closed_on_wire: tuple[set[int], set[int]] = (set(), set())
         self.left_on_wire: tuple[set[int], set[int]] = (set(), set())
         self.pings = [0, 0]
@@ -142,6 +175,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         if message is not None:
             self.wires[side].append(message)
             self.watch(side, message)
+        self.make_those_with_room(side)
 
     def watch(self, side: int, message: bytes | str) -> None:
         """R6, R12: one final frame for each id, and nothing behind it; no grant after a cancel."""
@@ -151,6 +185,8 @@ class TwoEndpoints(RuleBasedStateMachine):
             if id is None:
                 continue
             assert id not in self.closed_on_wire[side], f"{frame} after a final frame"
+            if self.watch_parts(side, frame):
+                continue
             if kind in {"result", "error", "end"}:
                 self.closed_on_wire[side].add(id)
             elif kind == "cancel":
@@ -158,12 +194,36 @@ class TwoEndpoints(RuleBasedStateMachine):
             elif kind == "grant":
                 assert id not in self.left_on_wire[side], f"{frame} after a cancel"
 
+    def watch_parts(self, side: int, frame: dict[str, Any]) -> bool:
+        """R21: a value is sent to its end, or was cancelled. Whether its id goes on."""
+        id, kind, unfinished = frame["id"], frame["type"], self.unfinished[side]
+        if "parts" in frame:
+            assert id not in unfinished
+            unfinished[id] = frame["parts"]
+            return True
+        if kind == "part":
+            assert id not in self.left_on_wire[side], f"{frame} after a cancel"
+            data = frame["data"]
+            assert data
+            unfinished[id] -= len(data.encode() if isinstance(data, str) else data)
+            assert unfinished[id] >= 0
+            if unfinished[id] == 0:
+                del unfinished[id]
+                if self.calls[id].callee == side and self.calls[id].window is None:
+                    self.closed_on_wire[side].add(id)
+            return True
+        if unfinished.pop(id, None) is not None:
+            assert kind in {"cancel", "error", "end"}
+            assert self.calls[id].cancelled, f"{frame} over an unfinished value"
+        return False
+
     def deliver(self, side: int) -> None:
         """The oldest message of that side arrives."""
         if self.wires[side]:
             to = 1 - side
             for event in self.ends[to].receive(self.wires[side].popleft()):
                 self.handle(to, event)
+            self.make_those_with_room(to)
 
     def deliver_all(self, side: int) -> bool:
         """False if there was nothing."""
@@ -210,6 +270,8 @@ class TwoEndpoints(RuleBasedStateMachine):
         assert not call.started
         assert not call.withdrawn
         assert (event.window is None) == (call.window is None)
+        assert bytes(event.args) == call.args, "R21: what arrives is what was sent"
+        assert event.priority == call.priority
         call.started = True
 
     def handle_final(self, side: int, event: Result | Error | End) -> None:
@@ -220,11 +282,17 @@ class TwoEndpoints(RuleBasedStateMachine):
             assert call.said is not None, "R7: not before the handler has finished"
         else:
             assert isinstance(event, Error)
-            assert event.retry, "R27: refused by a drain"
+            assert event.retry or call.cancelled, "R21, R27: refused by a drain, or cut short"
         call.seen = type(event).__name__.removeprefix("Json")
+        if call.said == "Result" and isinstance(event, Error):
+            assert call.cancelled
+            assert event.error.code == "CANCELLED", "R6: a result that was cut short"
+            call.said = "Error"
         assert call.said in (None, call.seen)
         if not call.cancelled:
             assert call.arrived == call.sent, "R6: nothing is lost in front of a final frame"
+            if isinstance(event, Result):
+                assert bytes(event.value) == call.answer, "R21"
 
     # --- what a caller does
 
@@ -233,19 +301,60 @@ class TwoEndpoints(RuleBasedStateMachine):
         window=st.sampled_from(
             [None, *[Window(items, bytes) for items in (1, 2, 5) for bytes in (1, 50, 200)]]
         ),
+        size=st.integers(0, MAX_PARTIAL // 2 - 10),
+        priority=st.sampled_from([0, 0, -1, 5]),
     )
-    def call(self, side: int, window: Window | None) -> None:
+    def call(self, side: int, window: Window | None, size: int, priority: int) -> None:
         end = self.ends[side]
-        mine = [call for call in self.calls.values() if call.caller == side and not call.over]
-        if not end.ready or len(mine) == MAX_CALLS:
+        if not end.ready or end.peer_drains or len(self.mine(side)) == MAX_CALLS:
             return
+        to_come = CallToCome(self.payload(size), window, priority)
+        parts = end.parts_of("m", to_come.args)
+        if not parts:
+            self.make(side, to_come)
+            return
+        claim = end.claim(parts)
+        if claim.granted:
+            self.make(side, to_come, claim)
+        else:
+            self.claims[side][claim] = to_come
+
+    def mine(self, side: int) -> list[Conversation | CallToCome]:
+        """The calls of one side that take a place, or are about to."""
+        calls = [call for call in self.calls.values() if call.caller == side and not call.over]
+        return [*calls, *self.claims[side].values()]
+
+    def make(self, side: int, to_come: CallToCome, claim: Claim | None = None) -> None:
+        end = self.ends[side]
         try:
-            exchange = end.call("m", self.payload(), window=window)
+            exchange = end.call(
+                "m", to_come.args, window=to_come.window, priority=to_come.priority, claim=claim
+            )
         except Unavailable:
             assert end.peer_drains
+            assert claim is not None
+            end.give_up(claim)
             return
-        assert all(exchange.id > call.id for call in mine), "R5"
-        self.calls[exchange.id] = Conversation(exchange.id, side, exchange, window)
+        assert all(exchange.id > id for id in self.calls if id % 2 == exchange.id % 2), "R5"
+        self.calls[exchange.id] = Conversation(
+            exchange.id, side, exchange, to_come.window, args=to_come.args,
+            priority=to_come.priority,
+        )  # fmt: skip
+
+    def make_those_with_room(self, side: int) -> None:
+        for claim in self.ends[side].granted():
+            assert claim.granted
+            self.make(side, self.claims[side].pop(claim), claim)
+
+    @rule(side=SIDE)
+    def lose_patience(self, side: int) -> None:
+        """A caller that waited for room is cancelled."""
+        if self.claims[side]:
+            claim = next(iter(self.claims[side]))
+            if not claim.granted:
+                del self.claims[side][claim]
+                self.ends[side].give_up(claim)
+                self.make_those_with_room(side)
 
     def take(self, which: int, count: int) -> None:
         """R15: credit comes back as items are taken."""
@@ -277,6 +386,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         else:
             assert not call.started, "R12"
             call.withdrawn = True
+        self.make_those_with_room(call.caller)
 
     # --- what a callee does
 
@@ -293,7 +403,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         """Items go into one stream, and are taken out of one."""
         # All in one rule, for Hypothesis leaves out some of the rules each time.
         if not self.choose(which, lambda call: not call.over and not call.cancelled):
-            self.call(side, Window(1 + which % 5, 1 + 10 * which))
+            self.call(side, Window(1 + which % 5, 1 + 10 * which), which, which % 3)
         self.send(which, sizes)
         self.wire(how)
         self.take(which, count)
@@ -329,7 +439,8 @@ class TwoEndpoints(RuleBasedStateMachine):
             end.answer_error(call.id, ErrorInfo("ABORTED", "E", "no " * 100))
         elif call.window is None:
             call.said = "Result"
-            end.answer(call.id, self.payload())
+            call.answer = self.payload(len(call.args) // 2)
+            end.answer(call.id, call.answer)
         else:
             call.said = "End"
             end.end(call.id)
@@ -364,6 +475,15 @@ class TwoEndpoints(RuleBasedStateMachine):
             assert not end.failed
 
     @invariant()
+    def partial_values_are_kept(self) -> None:
+        """R21."""
+        for end in getattr(self, "ends", ()):
+            limit = end.limits.max_partial_bytes
+            assert 0 <= end.partial_bytes <= limit
+            assert 0 <= end.outbox.room.used <= limit
+            assert (end.partial_bytes == 0) or end.assembly.unfinished
+
+    @invariant()
     def windows_are_kept(self) -> None:
         """R13 to R17."""
         for call in getattr(self, "calls", {}).values():
@@ -377,7 +497,9 @@ class TwoEndpoints(RuleBasedStateMachine):
             assert consumer.credit_bytes > -MAX_ITEM
             assert consumer.credit_items + consumer.buffered_items <= call.window.items
             if not call.cancelled:
-                assert consumer.buffered_items == len(call.arrived) - call.taken
+                # R21: an item in parts has its place from its first frame.
+                coming = call.id in self.ends[call.caller].assembly.unfinished
+                assert consumer.buffered_items == len(call.arrived) - call.taken + coming
             assert len(call.sent) <= call.taken + call.window.items, "R14: the look-ahead"
             producer = self.ends[call.callee].exchanges.get(call.id)
             if producer is not None and producer.credit is not None:
@@ -398,6 +520,7 @@ class TwoEndpoints(RuleBasedStateMachine):
                     self.finish_call(call, fail=False)
             for side in (0, 1):
                 quiet = not self.deliver_all(side) and quiet
+                quiet = quiet and not self.claims[side]
         for call in self.calls.values():
             assert call.over
             assert call.withdrawn or (call.said or "Error") == call.seen
@@ -406,6 +529,8 @@ class TwoEndpoints(RuleBasedStateMachine):
             assert end.ready
             assert end.exchanges == {}
             assert end.places.running == 0
+            assert end.partial_bytes == end.outbox.room.used == 0
+            assert not end.assembly.unfinished
             assert not end.outbox
             assert end.outbox.control_bytes == 0
             assert end.next_message() is None

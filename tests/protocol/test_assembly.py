@@ -673,13 +673,13 @@ def test_uploads_of_an_unfinished_call_are_open(encoding: Encoding) -> None:
     talk = Talk("accepting", encoding)
     data = talk.payload([[None, None, None], None])
     refs = [[0, "stream", 3], [1, "stream", 5], [2, "object", 7]]
+    own = talk.calls(window=WINDOW).id
     talk.called(1, parts=len(data), refs=refs)
     assert talk.endpoint.uploads == 2
     long = "x" * 2000
     size = len(talk.payload(long)) + 1
     first = {"type": "chunk", "id": 3, "items": [5, long], "size": size}
     assert talk.hears(first, {"type": "ping"}, {"type": "end", "id": 5}) == []
-    own = talk.calls(window=WINDOW).id
     others = [{"type": "grant", "id": 9, "items": 1}, {"type": "chunk", "id": own, **FIVE}]
     assert kinds(talk.called(9, window=STREAM)) == ["call"], "others are not held up"
     assert kinds(talk.hears(*others)) == ["grant", "chunk"]
