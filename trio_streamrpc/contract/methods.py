@@ -360,7 +360,7 @@ def contract_table(contract: Any, prefix: str, path: tuple[type, ...]) -> Method
 
 def nested_services(service: object) -> dict[str, object]:
     """What is nested in a service: public attributes whose class has ``@rpc`` methods."""
-    cls = type(service)
+    cls: Any = type(service)
     values: dict[str, object] = {}
     for owner in reversed(cls.__mro__):
         values.update(vars(owner))
@@ -381,7 +381,7 @@ def nested_services(service: object) -> dict[str, object]:
         for name, value in values.items()
         if not name.startswith("_")
         # What is not declared is only nested for methods of its own, not for what it holds.
-        and (is_marked(type(value)) or (name in annotated and has_methods(type(value))))
+        and (has_own_methods(value) or (name in annotated and has_methods(type(value))))
     }
 
 
@@ -402,8 +402,14 @@ def annotated_services(cls: type) -> dict[str, type]:
 
 @functools.lru_cache(maxsize=1024)
 def is_marked(cls: type) -> bool:
-    """Whether a class has ``@rpc`` methods of its own."""
+    """Whether a class has ``@rpc`` methods, apart from its namespaces."""
     return bool(definitions_of(cls))
+
+
+def has_own_methods(value: object) -> bool:
+    """Whether an object's class has ``@rpc`` methods, apart from its namespaces."""
+    cls: Any = type(value)
+    return is_marked(cls)
 
 
 def attribute_annotations(cls: type, arguments: TypeArguments) -> dict[str, Any]:
@@ -423,8 +429,7 @@ def attribute_annotations(cls: type, arguments: TypeArguments) -> dict[str, Any]
     return found
 
 
-@functools.lru_cache(maxsize=1024)
-def has_methods(cls: type, path: tuple[type, ...] = ()) -> bool:
+def has_methods(cls: Any, path: tuple[type, ...] = ()) -> bool:
     """Whether a class has ``@rpc`` methods, or namespaces that have."""
     if is_marked(cls):
         return True

@@ -255,7 +255,8 @@ class Endpoint:
         for a method name that is no valid text; none of them has said anything.
         """
         self._check_ready()
-        if self.peer_drains:
+        if self.peer_drains and not target:
+            # R27: what runs goes on, and what is called of its objects is part of it.
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
@@ -452,7 +453,7 @@ class Endpoint:
         return True
 
     def withdraw(self) -> list[int]:
-        """Take back every call that was not yet written, and give their ids (R27)."""
+        """Take back every call to the service that was not yet written, and give their ids (R27)."""
         ids = self.outbox.unwritten_calls()
         for id in ids:
             self.outbox.remove_opening(id)
