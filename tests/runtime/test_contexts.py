@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -12,13 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from tests.runtime.ends import Cut, Ends, open_ends, quiet, sweep
+from tests.runtime.ends import Cut, open_ends, quiet, sweep
 from tests.runtime.peer import open_against
 from trio_streamrpc import (
     AlreadyExists,
-    CallCancelled,
     CleanupTimeout,
-    ConnectionLost,
     FlowControlError,
     InternalError,
     Limits,
@@ -27,7 +24,6 @@ from trio_streamrpc import (
     RemoteError,
     ResourceExhausted,
     RpcError,
-    Unavailable,
     rpc,
 )
 
@@ -139,7 +135,7 @@ class Service:
 
     @rpc
     @asynccontextmanager
-    async def account(self, name: str = "account") -> AsyncIterator[Account]:
+    async def account(self, name: str = "account", pause: float = 1) -> AsyncIterator[Account]:
         self.log.append(f"{name}: begin")
         token = WHO.set(name)
         try:
@@ -152,7 +148,7 @@ class Service:
         finally:
             WHO.reset(token)
             with trio.CancelScope(shield=True):
-                await trio.sleep(1)
+                await trio.sleep(pause)
             self.log.append(f"{name}: finally")
 
     @rpc
@@ -239,7 +235,7 @@ async def test_an_objects_methods_work_for_as_long_as_the_context_lasts(
             assert await account.add(amount=-2) == 3
             async with account.count() as numbers:
                 assert [await numbers.receive() for _ in range(3)] == [0, 1, 2]
-            assert await account.total(generate(1, 2, 3)) == 6  # type: ignore[arg-type]
+            assert await account.total(generate(1, 2, 3)) == 6
             reported: list[int] = []
 
             async def report(each: int) -> int:
@@ -414,7 +410,7 @@ async def test_the_methods_of_objects_need_no_place_of_a_call(service, autojump_
         api = ends.client.proxy(Service)
         async with api.account() as account:
             assert await account.add(1) == 1
-            assert await account.total(generate(1, 2)) == 3  # type: ignore[arg-type]
+            assert await account.total(generate(1, 2)) == 3
             async with account.savepoint("s") as savepoint:
                 assert await savepoint.add(1) == 1
                 async with savepoint.count() as numbers:
@@ -773,7 +769,7 @@ class Silent:
         await trio.lowlevel.checkpoint()
         return 5
 
-    async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> bool:
         self.log.append(type(error).__name__)
         return True
 
@@ -813,3 +809,469 @@ async def test_what_gives_no_context_manager(caplog, autojump_clock):
             async with ends.client.proxy(Classes).nothing():
                 raise AssertionError
         assert caught.value.name == "TypeError"
+
+
+# --- cancelled callers
+
+
+@pytest.mark.parametrize("how", ["cancel", "interrupt", "group"])
+async def test_a_caller_in_a_hurry_does_not_wait(how, service, log, autojump_clock):
+    """R8: the context is cancelled, and its finally runs."""
+    async with open_ends(service) as ends:
+        started = trio.current_time()
+        account: Account | None = None
+        with trio.CancelScope() as scope:
+            try:
+                async with ends.client.proxy(Service).account() as account:
+                    if how == "cancel":
+                        scope.cancel()
+                        await trio.lowlevel.checkpoint()
+                    if how == "interrupt":
+                        raise KeyboardInterrupt
+                    async with trio.open_nursery() as nursery:
+                        scope.cancel()
+                        nursery.start_soon(trio.lowlevel.checkpoint)
+                        raise ValueError
+            except (KeyboardInterrupt, BaseExceptionGroup):
+                pass
+        assert trio.current_time() == started
+        assert account is not None
+        with pytest.raises(NotFound, match="has ended"):
+            await account.add(1)
+        await trio.sleep(2)
+        assert log[1:] == ["account: Cancelled", "account: finally"]
+        [cancel] = ends.up.sent("cancel")
+        assert (cancel.get("mode", "abort"), cancel.get("error")) == ("abort", None)
+
+
+async def test_a_caller_that_is_cancelled_while_it_leaves(service, log, autojump_clock):
+    """It waits no longer; what has begun as a regular exit goes on as one."""
+    async with open_ends(service) as ends:
+        started = trio.current_time()
+        with trio.move_on_after(0.5):
+            async with ends.client.proxy(Service).account():
+                pass
+        assert trio.current_time() - started == 0.5
+        await trio.sleep(2)
+        assert log[1:] == ["account: end", "account: finally"]
+        assert [each.get("mode", "abort") for each in ends.up.sent("cancel")] == ["close", "abort"]
+
+
+async def test_a_caller_that_waits_for_a_place_says_nothing(service, log, autojump_clock):
+    async with open_ends(service, limits=Limits(max_calls=1)) as ends:
+        api = ends.client.proxy(Service)
+        async with api.account():
+            with trio.move_on_after(1):
+                async with api.account("second"):
+                    raise AssertionError
+        assert len(ends.up.sent("call")) == 1
+
+
+async def test_a_call_that_was_not_yet_written_is_taken_back(service, log, autojump_clock):
+    """R12"""
+    async with open_ends(service) as ends:
+        ends.up.hold()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ends.client.call, "failing", "x")
+            await quiet()
+            with trio.move_on_after(1):
+                async with ends.client.proxy(Service).account():
+                    raise AssertionError
+            nursery.cancel_scope.cancel()
+        ends.up.let_go()
+        await quiet()
+        assert log == []
+        assert [each["method"] for each in ends.up.sent("call")] == ["failing"]
+
+
+async def test_a_deadline_does_not_travel(service, log, autojump_clock):
+    """R23: contexts are ended by their caller alone, and one of them may be entered under one."""
+    async with open_ends(service) as ends:
+        with trio.fail_after(5):
+            manager = ends.client.proxy(Service).account()
+            account = await manager.__aenter__()
+        await trio.sleep(20)
+        assert await account.add(1) == 1
+        await manager.__aexit__(None, None, None)
+        assert log[1:] == ["account: end", "account: finally"]
+        assert [each.get("timeout") for each in ends.up.sent("call")] == [None, None]
+
+
+ENDS: tuple[list[str], ...] = (
+    [],
+    ["account: begin", "account: Cancelled", "account: finally"],
+    ["account: begin", "account: end", "account: finally"],
+)
+
+
+async def test_cancelled_at_every_step_of_entering(service, log, autojump_clock):
+    """What has begun there has ended there, and nothing stays behind."""
+    async with open_ends(service) as ends:
+        api = ends.client.proxy(Service)
+
+        async def attempt(cut: Cut) -> bool:
+            log.clear()
+            entered = False
+            manager = api.account(pause=0)
+            with cut.arm():
+                await manager.__aenter__()
+                entered = True
+            if entered:
+                await manager.__aexit__(None, None, None)
+            await quiet()
+            ends.assert_clean()
+            assert log in ENDS
+            assert log != ENDS[2] or entered
+            return entered
+
+        await sweep(attempt, at_least=4)
+
+
+@pytest.mark.parametrize("error", [None, ValueError])
+async def test_cancelled_at_every_step(error, service, log, autojump_clock):
+    """Entering, calling, and leaving: in peace or with an error."""
+    async with open_ends(service) as ends:
+        api = ends.client.proxy(Service)
+
+        async def attempt(cut: Cut) -> bool:
+            log.clear()
+            done = False
+            with cut.arm():
+                try:
+                    async with api.account(pause=0) as account:
+                        await account.add(1)
+                        async with account.savepoint("s"):
+                            pass
+                        if error is not None:
+                            raise error
+                except ValueError:
+                    pass
+                done = True
+            await quiet()
+            ends.assert_clean()
+            outer = [each for each in log if each.startswith("account")]
+            inner = [each for each in log if each.startswith("s:")]
+            left = ["account: begin", "account: RemoteError ValueError ", "account: finally"]
+            assert outer in (*ENDS[:2], left if error else ENDS[2])
+            assert inner in ([], ["s: begin", "s: Cancelled"], ["s: begin", "s: end"])
+            # The inner one is never left after the outer one.
+            assert not inner or log.index(inner[-1]) < log.index(outer[1])
+            return done
+
+        await sweep(attempt, at_least=15)
+
+
+async def test_cancelled_with_uploads_and_callbacks_at_every_step(log, autojump_clock):
+    """What goes with the call has ended with it."""
+
+    class Fed:
+        @rpc
+        @asynccontextmanager
+        async def context(
+            self, numbers: AsyncIterable[int], report: Callable[[int], Awaitable[None]]
+        ) -> AsyncIterator[int]:
+            async for number in numbers:
+                await report(number)
+                yield number
+                break
+
+    iterators: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 5
+        finally:
+            iterators.append("finally")
+
+    async def report(number: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with open_ends(Fed()) as ends:
+        api = ends.client.proxy(Fed)
+
+        async def attempt(cut: Cut) -> bool:
+            iterators.clear()
+            done = False
+            with cut.arm():
+                async with api.context(numbers(), report) as value:
+                    assert value == 5
+                done = True
+            await quiet()
+            ends.assert_clean()
+            assert iterators in ([], ["finally"])
+            assert not done or iterators
+            return done
+
+        await sweep(attempt, at_least=10)
+
+
+# --- uploads and callbacks of the context's own call
+
+
+class Feeding:
+    """A context that goes on with what came with its call."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    @rpc
+    @asynccontextmanager
+    async def summing(
+        self, numbers: AsyncIterable[int], report: Callable[[int], Awaitable[None]]
+    ) -> AsyncIterator[str]:
+        async def add() -> None:
+            total = 0
+            async for number in numbers:
+                total += number
+                await report(total)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(add)
+                yield "begun"
+                await report(-1)
+                nursery.cancel_scope.cancel()
+        except BaseException as error:
+            self.log.append(type(error).__name__)
+            raise
+        else:
+            self.log.append("end")
+
+
+async def test_uploads_and_callbacks_last_as_long_as_the_context(autojump_clock):
+    service = Feeding()
+    reported: list[int] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(10):
+            yield number
+            await trio.sleep(1)
+
+    async def report(total: int) -> None:
+        reported.append(total)
+
+    async with open_ends(service) as ends:
+        async with ends.client.proxy(Feeding).summing(numbers(), report) as value:
+            assert value == "begun"
+            await trio.sleep(3.5)
+            assert reported == [0, 1, 3, 6]
+        # The exit could still call back.
+        assert reported == [0, 1, 3, 6, -1]
+        assert service.log == ["end"]
+
+
+async def test_an_upload_that_fails_ends_the_context(autojump_clock):
+    """R10: with the upload's own error."""
+    service = Feeding()
+    failure = ValueError("no more")
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        await trio.sleep(1)
+        raise failure
+
+    async def report(total: int) -> None:
+        pass
+
+    async with open_ends(service) as ends:
+        api = ends.client.proxy(Feeding)
+        with pytest.raises(ValueError, match="no more") as caught:
+            async with api.summing(numbers(), report):
+                await trio.sleep(2)
+        assert caught.value is failure
+        # The nursery's, of what its child has met and what it was cancelled with itself.
+        assert service.log == ["BaseExceptionGroup"]
+        mine = KeyError("mine")
+        with pytest.raises(KeyError) as other:
+            async with api.summing(numbers(), report):
+                await trio.sleep(2)
+                raise mine
+        assert other.value is mine
+        assert mine.__notes__ == ["trio_streamrpc: ValueError: no more"]
+
+
+async def test_an_upload_that_fails_while_the_context_is_entered(autojump_clock):
+    failure = ValueError("nothing")
+
+    class Waiting:
+        @rpc
+        @asynccontextmanager
+        async def context(self, numbers: AsyncIterable[int]) -> AsyncIterator[int]:
+            await trio.sleep_forever()
+            yield 1
+
+    async def numbers() -> AsyncIterator[int]:
+        await trio.sleep(1)
+        raise failure
+        yield 1
+
+    async with open_ends(Waiting()) as ends:
+        with pytest.raises(ValueError, match="nothing") as caught:
+            async with ends.client.proxy(Waiting).context(numbers()):
+                raise AssertionError
+        assert caught.value is failure
+        assert failure.__context__ is None
+
+
+# --- against a peer that is no peer of this library's
+
+
+CHUNK = {"type": "chunk", "id": 1, "items": [5], "size": 1}
+OBJECT = {"type": "chunk", "id": 1, "items": [None], "size": 1, "refs": [[0, "object", 2]]}
+
+
+async def test_an_end_without_an_item(autojump_clock):
+    """R20"""
+    async with open_against() as (connection, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def enter() -> None:
+                with pytest.raises(RuntimeError, match="context ended without yielding"):
+                    async with connection.context("context"):
+                        raise AssertionError
+
+            nursery.start_soon(enter)
+            call = await peer.hears("call")
+            assert call["window"]["items"] == 1
+            await peer.says({"type": "end", "id": 1})
+
+
+@pytest.mark.parametrize("error", [None, ValueError("mine")])
+@pytest.mark.parametrize("final", [{"type": "end", "id": 1}, {"type": "error", "id": 1,
+                                   "error": {"code": "UNKNOWN", "message": "x"}}])  # fmt: skip
+async def test_a_second_item(error, final, autojump_clock):
+    """R20: FLOW_CONTROL, which the peer is told at once and the caller on leaving."""
+    async with open_against() as (connection, peer):
+        raised: list[BaseException] = []
+        async with trio.open_nursery() as nursery:
+
+            async def enter() -> None:
+                try:
+                    async with connection.context("context") as value:
+                        assert value == 5
+                        await trio.sleep(1)
+                        if error is not None:
+                            raise error
+                except (RpcError, ValueError) as caught:
+                    raised.append(caught)
+
+            nursery.start_soon(enter)
+            await peer.hears("call")
+            await peer.says(CHUNK)
+            await quiet()
+            await peer.says(CHUNK)
+            cancel = await peer.hears("cancel")
+            assert cancel["error"]["code"] == "FLOW_CONTROL"
+            await trio.sleep(2)
+            await peer.says(final)
+        if error is None:
+            assert isinstance(raised[0], FlowControlError)
+        else:
+            assert raised == [error]
+            assert "FlowControlError" in error.__notes__[0]
+
+
+async def test_two_items_at_once(autojump_clock):
+    async with open_against() as (connection, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def enter() -> None:
+                with pytest.raises(FlowControlError):
+                    async with connection.context("context"):
+                        raise AssertionError
+
+            nursery.start_soon(enter)
+            await peer.hears("call")
+            await peer.says({**CHUNK, "items": [5, 6], "size": 2})
+            assert (await peer.hears("cancel"))["error"]["code"] == "FLOW_CONTROL"
+            await peer.says({"type": "end", "id": 1})
+
+
+async def test_a_peer_that_does_not_answer(autojump_clock):
+    """R7: after cancel_timeout the block raises CleanupTimeout, or has a note of it."""
+    mine = ValueError("mine")
+    limits = Limits(cancel_timeout=3, close_timeout=1)
+    async with open_against(limits=limits) as (connection, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                started = trio.current_time()
+                with pytest.raises(CleanupTimeout, match="context had not finished 3 s after"):
+                    async with connection.context("context"):
+                        pass
+                assert trio.current_time() - started == 3
+
+            async def leave_with_an_error() -> None:
+                with pytest.raises(ValueError, match="mine") as caught:
+                    async with connection.context("context"):
+                        raise mine
+                assert caught.value is mine
+
+            for id, each in ((1, leave), (3, leave_with_an_error)):
+                nursery.start_soon(each)
+                await peer.hears("call")
+                await peer.says({**CHUNK, "id": id})
+                await peer.hears("cancel")
+        assert "CleanupTimeout: context had not finished 3 s" in mine.__notes__[0]
+
+
+@pytest.mark.parametrize("error", [None, ValueError("mine")])
+async def test_a_context_that_has_let_pass_what_it_was_left_with(error, autojump_clock):
+    """R20: with nothing to re-raise there is nothing to raise."""
+    async with open_against() as (connection, peer):
+        raised: list[BaseException] = []
+        async with trio.open_nursery() as nursery:
+
+            async def enter() -> None:
+                try:
+                    async with connection.context("context"):
+                        if error is not None:
+                            raise error
+                except ValueError as caught:
+                    raised.append(caught)
+
+            nursery.start_soon(enter)
+            await peer.hears("call")
+            await peer.says(CHUNK)
+            await peer.hears("cancel")
+            same = {"code": "UNKNOWN", "name": "Other", "message": "not looked at"}
+            await peer.says({"type": "error", "id": 1, "error": same, "same": True})
+        assert raised == ([] if error is None else [error])
+
+
+async def test_an_object_of_a_peer(autojump_clock):
+    async with open_against() as (connection, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def enter() -> None:
+                async with connection.context("context") as value:
+                    assert await value.things.ping(1) == "pong"
+
+            nursery.start_soon(enter)
+            await peer.hears("call")
+            await peer.says(OBJECT)
+            call = await peer.hears("call")
+            assert (call["target"], call["method"]) == (2, "things.ping")
+            await peer.says({"type": "result", "id": call["id"], "value": "pong"})
+            assert (await peer.hears("cancel"))["mode"] == "close"
+            await peer.says({"type": "end", "id": 1})
+
+
+async def test_a_peer_whose_context_ends_while_its_caller_is_told_otherwise(autojump_clock):
+    """What it yields is not what the contract says: it is left, whatever comes of that."""
+    async with open_against() as (connection, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def enter() -> None:
+                with pytest.raises(InternalError, match="gave data where its contract says"):
+                    async with connection.proxy(WrongContract).number():
+                        raise AssertionError
+
+            nursery.start_soon(enter)
+            await peer.hears("call")
+            await peer.says(CHUNK)
+            cancel = await peer.hears("cancel")
+            assert cancel["error"]["code"] == "INTERNAL"
+            other = {"code": "UNKNOWN", "message": "other"}
+            await peer.says({"type": "error", "id": 1, "error": other})
