@@ -12,7 +12,6 @@ PROTOCOL = TESTS.parent / "docs" / "protocol.md"
 #: the first test that names it.
 LATER = {
     "R11": "oneway calls",
-    "R20": "callbacks and remote contexts",
     "R21": "values in parts",
 }
 
