@@ -387,6 +387,47 @@ async def test_an_error_that_crosses_a_contexts_own_end_is_not_lost(service, log
         assert final["same"] is True
 
 
+@pytest.mark.parametrize("how", ["close", "error", "abort"])
+@pytest.mark.parametrize("seconds", [0.5, 1, 1.5, 2])
+@pytest.mark.parametrize("expires", [1, 100])
+@pytest.mark.parametrize("working", [False, True])
+async def test_however_it_ends_it_ends_in_order(
+    how, seconds, expires, working, service, log, autojump_clock
+):
+    """By itself, by its caller, or both at once; with a call that takes its time to end, or not."""
+    mine = ValueError("mine")
+    raised: list[BaseException] = []
+    async with open_ends(service) as ends:
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                try:
+                    async with ends.client.proxy(Service).limited(expires, after=0.7) as worker:
+                        if working:
+                            nursery.start_soon(catch, worker.work, raised, 0.7)
+                        await trio.sleep(seconds)
+                        if how == "error":
+                            raise mine
+                        if how == "abort":
+                            scope.cancel()
+                except ValueError as error:
+                    assert error is mine  # noqa: PT017
+                    log.append("raised")
+            assert scope.cancelled_caught == (how == "abort")
+        await trio.sleep(3)
+        ends.assert_clean()
+        assert [type(each) for each in raised] == [CallCancelled] * working
+        assert log.count("raised") == (how == "error")
+        assert mine.__context__ is None
+        rest = [each for each in log if each != "raised"]
+        assert rest[: 2 * working] == ["work", "work: finally"] * working
+        left, *after = rest[2 * working :]
+        assert left.startswith("left")
+        # A cancel that is not the scope's own goes through it.
+        assert after == ["after"] or (how, after) == ("error", []) or (how, after) == ("abort", [])
+        if how != "abort" or seconds < expires:
+            assert (left == "left: Cancelled") == (how == "abort" or expires <= seconds)
+
+
 @pytest.mark.parametrize("error", [None, ValueError("mine")])
 async def test_a_context_that_has_begun_to_leave_by_itself_is_not_cut_short(
     error, service, log, autojump_clock

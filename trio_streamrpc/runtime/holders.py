@@ -132,7 +132,7 @@ class ContextHandler(Holder):
         if self._cut:
             await trio.lowlevel.checkpoint()
             # A shield that the context holds open is no reason to leave as if all were well.
-            self._thrown = CallCancelled("the caller of this context was cancelled")
+            self._thrown = CallCancelled("the context was cancelled")
         else:
             self._thrown = self._attached_error()
         if self._thrown is not None:
