@@ -453,7 +453,7 @@ class Endpoint:
         return True
 
     def withdraw(self) -> list[int]:
-        """Take back every call to the service that was not yet written, and give their ids (R27)."""
+        """Take back the calls to the service that are not yet written, and give their ids (R27)."""
         ids = self.outbox.unwritten_calls()
         for id in ids:
             self.outbox.remove_opening(id)
