@@ -773,6 +773,20 @@ def test_calls_that_were_not_written_are_withdrawn(encoding: Encoding) -> None:
     assert talk.endpoint.exchanges.keys() == {written}
 
 
+@BOTH
+def test_a_drain_leaves_calls_to_objects_alone(encoding: Encoding) -> None:
+    """R27: they are part of what runs, whether they were made before or after."""
+    talk = Talk("connecting", encoding)
+    root = talk.calls(window=WINDOW)
+    before = talk.endpoint.call("m", talk.payload([]), target=2, root=root).id
+    talk.hears({"type": "goaway", "last_id": root.id})
+    assert talk.endpoint.withdraw() == []
+    after = talk.endpoint.call("m", talk.payload([]), target=2, root=root).id
+    with pytest.raises(Unavailable):
+        talk.endpoint.call("m", talk.payload([]))
+    assert [each["id"] for each in talk.says()] == [before, after]
+
+
 # --- order of what is said
 
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar, assert_type
 
+import trio
+
 from trio_streamrpc.contract.decorators import rpc
 from trio_streamrpc.limits import Window
 from trio_streamrpc.runtime.streams import Stream
@@ -30,6 +32,22 @@ class NoSuchSymbol(Exception):
 class Transaction(Protocol):
     @rpc
     async def debit(self, account: str, amount: int) -> None: ...
+
+
+class Ledger(Protocol):
+    @rpc
+    async def entries(self) -> AsyncIterator[Tick]: ...
+
+    @rpc
+    @asynccontextmanager
+    async def transaction(self, name: str) -> AsyncGenerator[Transaction, None]:
+        raise NotImplementedError
+        yield
+
+    @rpc
+    async def audit(
+        self, depth: int, task_status: trio.TaskStatus[Transaction] = trio.TASK_STATUS_IGNORED
+    ) -> None: ...
 
 
 class History(Protocol):
@@ -77,6 +95,12 @@ class Market(Protocol):
 
     @rpc
     def declared(self) -> AbstractAsyncContextManager[Transaction]: ...
+
+    @rpc
+    def ledger(self, name: str | None = None) -> AbstractAsyncContextManager[Ledger]: ...
+
+    @rpc(errors=(NoSuchSymbol,), cleanup=1.0)
+    def optional(self) -> AbstractAsyncContextManager[Ledger | None]: ...
 
     @property
     @rpc
@@ -217,6 +241,37 @@ async def calls_through_a_contract() -> None:
         assert_type(tick.size, int)
     async with market.declared() as transaction:
         await transaction.debit("alice", 5)
+
+
+async def contexts(market: Market) -> None:
+    assert_type(market.ledger("main"), AbstractAsyncContextManager[Ledger])
+    async with market.ledger() as ledger:
+        assert_type(ledger, Ledger)
+        assert_type(ledger.entries(), Stream[Tick])
+        async with ledger.transaction("one") as transaction:
+            assert_type(transaction, Transaction)
+            assert_type(await transaction.debit("alice", 5), None)
+            await transaction.debit("alice", "5")  # error
+        ledger.transaction()  # error
+        await ledger.absent()  # error
+    async with market.optional() as found:
+        assert_type(found, Ledger | None)
+        found.entries()  # error
+    market.ledger(5)  # error
+    await market.ledger()  # error
+    with market.ledger():  # error
+        pass
+
+
+async def tasks(ledger: Ledger, nursery: trio.Nursery) -> None:
+    # What start() gives is Any, as of every function: Trio's types say no more.
+    transaction: Transaction = await nursery.start(ledger.audit, 5)
+    assert_type(await transaction.debit("alice", 5), None)
+    nursery.start_soon(ledger.audit, 5)
+    nursery.start_soon(ledger.audit, "5")  # error
+    await ledger.audit(5)
+    await ledger.audit("5")  # error
+    await nursery.start(ledger.entries)  # error
 
 
 async def calls_of_an_abstract_class() -> None:

@@ -360,7 +360,7 @@ def contract_table(contract: Any, prefix: str, path: tuple[type, ...]) -> Method
 
 def nested_services(service: object) -> dict[str, object]:
     """What is nested in a service: public attributes whose class has ``@rpc`` methods."""
-    cls = type(service)
+    cls: Any = type(service)
     values: dict[str, object] = {}
     for owner in reversed(cls.__mro__):
         values.update(vars(owner))
@@ -369,12 +369,8 @@ def nested_services(service: object) -> dict[str, object]:
         for slot in (slots,) if isinstance(slots, str) else slots:
             values[slot] = getattr(service, slot, None)
     values.update(getattr(service, "__dict__", {}))
-    annotated = set()
-    for name, annotation in attribute_annotations(cls, {}).items():
-        nested = hints.class_of(annotation)
-        if nested is None or not has_methods(nested):
-            continue
-        annotated.add(name)
+    annotated = annotated_services(cls)
+    for name, nested in annotated.items():
         if name not in values:
             raise TypeError(
                 f"{cls.__name__}.{name} is annotated as {nested.__name__}, whose methods would be "
@@ -385,8 +381,35 @@ def nested_services(service: object) -> dict[str, object]:
         for name, value in values.items()
         if not name.startswith("_")
         # What is not declared is only nested for methods of its own, not for what it holds.
-        and (definitions_of(type(value)) or (name in annotated and has_methods(type(value))))
+        and (has_own_methods(value) or (name in annotated and has_methods(type(value))))
     }
+
+
+# A remote object gets a table each time that its context is entered (R20): what its class says is
+# read once, as its methods are.
+
+
+@functools.lru_cache(maxsize=1024)
+def annotated_services(cls: type) -> dict[str, type]:
+    """The public attributes that a class annotates as services, and with which classes."""
+    found = {}
+    for name, annotation in attribute_annotations(cls, {}).items():
+        nested = hints.class_of(annotation)
+        if nested is not None and has_methods(nested):
+            found[name] = nested
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def is_marked(cls: type) -> bool:
+    """Whether a class has ``@rpc`` methods, apart from its namespaces."""
+    return bool(definitions_of(cls))
+
+
+def has_own_methods(value: object) -> bool:
+    """Whether an object's class has ``@rpc`` methods, apart from its namespaces."""
+    cls: Any = type(value)
+    return is_marked(cls)
 
 
 def attribute_annotations(cls: type, arguments: TypeArguments) -> dict[str, Any]:
@@ -406,9 +429,9 @@ def attribute_annotations(cls: type, arguments: TypeArguments) -> dict[str, Any]
     return found
 
 
-def has_methods(cls: type, path: tuple[type, ...] = ()) -> bool:
+def has_methods(cls: Any, path: tuple[type, ...] = ()) -> bool:
     """Whether a class has ``@rpc`` methods, or namespaces that have."""
-    if definitions_of(cls):
+    if is_marked(cls):
         return True
     nested = map(hints.class_of, attribute_annotations(cls, {}).values())
     return any(

@@ -281,7 +281,8 @@ class Endpoint:
         of them has said anything, and a claim is still the caller's.
         """
         self._check_ready()
-        if self.peer_drains:
+        if self.peer_drains and not target:
+            # R27: what runs goes on, and what is called of its objects is part of it.
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
@@ -562,7 +563,7 @@ class Endpoint:
         return True
 
     def withdraw(self) -> list[int]:
-        """Take back every call that was not yet written, and give their ids (R27)."""
+        """Take back the calls to the service that are not yet written, and give their ids (R27)."""
         ids = self.outbox.unwritten_calls()
         for id in ids:
             self.outbox.remove_opening(id)

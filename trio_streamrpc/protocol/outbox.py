@@ -158,8 +158,12 @@ class Outbox:
         return True
 
     def unwritten_calls(self) -> list[int]:
-        """The ids of calls that were not yet written."""
-        return [id for id, (frame, _) in self._opening.items() if isinstance(frame, Call)]
+        """The ids of calls to the service that were not yet written."""
+        return [
+            id
+            for id, (frame, _) in self._opening.items()
+            if isinstance(frame, Call) and not frame.target
+        ]
 
     def add_answer(self, frame: Result | Error, size: int, priority: int = 0) -> None:
         """The final frame of a unary call."""

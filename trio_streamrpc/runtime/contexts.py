@@ -7,13 +7,13 @@ Both are streams of exactly one item: what the context yields, or what the task 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trio_streamrpc.errors import CleanupTimeout, ConnectionLost, InternalError
+from trio_streamrpc.errors import CleanupTimeout, InternalError
 from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.frames import Error, is_absent
 from trio_streamrpc.runtime.failures import describe_listed, tell
@@ -109,6 +109,41 @@ class Held:
         if self._target is not None:
             self._target.ended = True
 
+    async def wait_ended(self) -> None:
+        """Wait until nothing more will come of the call."""
+        with suppress(trio.EndOfChannel):
+            while True:
+                await self.receiver.chunks.receive()
+
+    async def leave(self, error: BaseException | None) -> None:
+        """Ask for its end, and wait for that, but not for ever (R7)."""
+        self.end()
+        receiver = self.receiver
+        # Who is cancelled does not wait; one that is cancelled while it waits does so no longer.
+        await trio.lowlevel.checkpoint()
+        if not receiver.finished.is_set():
+            self.caller.leave(receiver, None if error is None else self.tell(error))
+            with trio.move_on_after(self.caller.cancel_timeout):
+                await receiver.finished.wait()
+
+    async def give_up(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave it behind with an error, which is raised whatever comes of it."""
+        try:
+            if (
+                error is not None
+                and not is_in_a_hurry(error)
+                and self._receiver is not None
+                and self._receiver.failure is None
+            ):
+                await self.leave(error)
+        finally:
+            self.abandon()
+
     def abandon(self) -> None:
         """Cancel it, and wait for nothing (R8)."""
         self.end()
@@ -143,7 +178,7 @@ class RemoteContext:
         try:
             return await self._enter()
         except BaseException as error:
-            self._held.abandon()
+            self._stack.push_async_exit(self._held.give_up)
             await self._stack.__aexit__(type(error), error, error.__traceback__)
             raise
 
@@ -181,31 +216,27 @@ class RemoteContext:
         if error is not None and is_in_a_hurry(error):
             held.abandon()
             return False
-        held.end()
-        receiver = held.receiver
         try:
-            await trio.lowlevel.checkpoint()
-            asked = not receiver.finished.is_set()
-            if asked:
-                self._caller.leave(receiver, None if error is None else held.tell(error))
-                with trio.move_on_after(self._caller.cancel_timeout):
-                    await receiver.finished.wait()
+            await held.leave(error)
             if self._attached is not None:
                 self._attached.end()
                 await self._attached.wait_uploads()
         except BaseException:
             held.abandon()
             raise
-        return self._outcome(error, asked=asked)
+        return self._outcome(error)
 
-    def _outcome(self, error: BaseException | None, *, asked: bool) -> bool:
+    def _outcome(self, error: BaseException | None) -> bool:
         """What came of it: True if the error is suppressed (R20)."""
         attached = self._attached
         if attached is not None and attached.error is not None and not attached.told:
             attached.told = True
             return self._add(error, attached.error)
         receiver = self._held.receiver
-        if not receiver.finished.is_set():
+        if receiver.failure is not None:
+            return self._add(error, receiver.failure)
+        final = receiver.final
+        if final is None:
             return self._add(
                 error,
                 CleanupTimeout(
@@ -213,16 +244,9 @@ class RemoteContext:
                     "left"
                 ),
             )
-        final = receiver.final
-        if final is None:
-            # The connection is gone; whatever has failed in the block has seen it first.
-            return self._add(
-                error, self._held.ending() or ConnectionLost("the connection was lost")
-            )
         if not isinstance(final, Error):
-            # Where it had ended before the error was thrown into it, nothing has suppressed that.
-            return asked and error is not None
-        if final.same and error is not None:
+            return error is not None
+        if final.same:
             return False
         failure = self._held.rebuild(final)
         if isinstance(failure, CleanupTimeout):
@@ -232,8 +256,10 @@ class RemoteContext:
     def _add(self, error: BaseException | None, late: BaseException) -> bool:
         if error is None:
             raise late
-        # The block's own exception is what its user has to see first.
-        error.add_note(f"trio_streamrpc: {type(late).__name__}: {late}")
+        # The block's own exception is what its user has to see first; that the connection is lost
+        # may be what it says already.
+        if not isinstance(error, type(late)):
+            error.add_note(f"trio_streamrpc: {type(late).__name__}: {late}")
         return False
 
 
@@ -246,26 +272,23 @@ async def run_task(held: Held, task_status: trio.TaskStatus[Any]) -> None:
     async with AsyncExitStack() as stack:
         if attached is not None:
             await stack.enter_async_context(attached)
+        stack.push_async_exit(held.give_up)
+        await held.open()
         try:
-            await held.open()
-            try:
-                value = await held.value()
-            except trio.EndOfChannel:
-                # It has ended without having started anything: nursery.start says so itself.
-                pass
-            else:
-                task_status.started(value)
-                await held.receiver.finished.wait()
-            held.end()
-            if attached is not None:
-                attached.end()
-                await attached.wait_uploads()
-        except BaseException:
-            held.abandon()
-            raise
-        if attached is not None and attached.error is not None:
-            attached.told = True
-            raise attached.error
+            value = await held.value()
+        except trio.EndOfChannel:
+            # It has ended without having started anything: nursery.start says so itself.
+            pass
+        else:
+            task_status.started(value)
+            await held.wait_ended()
+        held.end()
+        if attached is not None:
+            attached.end()
+            await attached.wait_uploads()
+            if attached.error is not None:
+                attached.told = True
+                raise attached.error
         error = held.ending()
         if error is not None:
             raise error

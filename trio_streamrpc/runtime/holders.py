@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.errors import CallCancelled, Code
 from trio_streamrpc.protocol.frames import ErrorInfo
 from trio_streamrpc.runtime.failures import error_from
 from trio_streamrpc.runtime.handlers import Handler
@@ -26,12 +27,16 @@ __all__ = ["ContextHandler", "TaskHandler"]
 class Holder(Handler):
     """A handler that gives one item and lasts on; what it exported ends with it."""
 
-    _exports: tuple[Export, ...] = ()
+    _export: Export | None = None
     #: Until when it may take to clean up, on Trio's clock, once it was asked to stop.
     _until: float | None = None
 
     def _give(self, value: Any) -> None:
         """Send the one item: data, or an object."""
+        credit = self.exchange.credit
+        assert credit is not None
+        # R20: it is outside credit, whatever window its caller has given.
+        credit.items = credit.bytes = 1
         if value is not None and self.method.gives_object(value):
             table = MethodTable.of(value)
             export = Export(
@@ -43,23 +48,25 @@ class Holder(Handler):
                 context=copy_context(),
                 is_callback=False,
             )
-            self._exports = (export,)
+            self._export = export
             self.connection.callee.exports[export.id] = export
         else:
             self.endpoint.send(self.id, self.codec.encode_result(value))
         self.connection.wake_writer()
 
-    async def _end_objects(self) -> None:
+    async def _end_object(self) -> None:
         """End what runs on the object; it cannot be called any more (R20)."""
         self.endpoint.end_objects(self.id)
-        until = trio.current_time() + self.cleanup if self._until is None else self._until
-        for export in self._exports:
-            self.connection.callee.exports.pop(export.id, None)
-            export.ask_all()
-            if export.running:
-                # It opens and closes between two steps of what is held open.
-                with trio.CancelScope(deadline=until, shield=True):
-                    await export.wait_idle()
+        export = self._export
+        if export is None:
+            return
+        self.connection.callee.exports.pop(export.id, None)
+        export.ask_all()
+        if export.running:
+            until = trio.current_time() + self.cleanup if self._until is None else self._until
+            # It opens and closes between two steps of what is held open.
+            with trio.CancelScope(deadline=until, shield=True):
+                await export.wait_idle()
 
     def ask(self, cancel: Cancel | None = None) -> None:
         if not self.asked:
@@ -75,10 +82,13 @@ class ContextHandler(Holder):
     """
 
     _parked: trio.lowlevel.Task | None = None
+    _entered = False
     #: Whether it is held open, so that its task is the runtime's.
     _holding = False
-    _leaving = False
-    #: What the caller left its block with, as it is thrown in here.
+    #: Whether it is cancelled rather than left: before it was entered, or by a caller that waits
+    #: for nothing.
+    _cut = False
+    #: What its caller left the block with, as it is thrown in here.
     _thrown: BaseException | None = None
     _passed_on = False
 
@@ -86,14 +96,12 @@ class ContextHandler(Holder):
         manager = await self._invoke()
         try:
             async with manager as value:
-                self._give(value)
+                self._entered = True
+                if not self.asked:
+                    self._give(value)
                 del value
                 await self._hold()
-                self._prepare_to_leave()
-                if self._thrown is not None:
-                    raise self._thrown
-                if self.scope.cancel_called:
-                    await trio.lowlevel.checkpoint()
+                await self._raise_what_was_thrown()
         except BaseException as error:
             if error is not self._thrown:
                 raise
@@ -106,8 +114,10 @@ class ContextHandler(Holder):
             if not self.asked:
                 await self._park()
         finally:
+            await self._end_object()
             self._holding = False
-            await self._end_objects()
+            if self.asked:
+                self._limit()
 
     async def _park(self) -> None:
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
@@ -117,48 +127,73 @@ class ContextHandler(Holder):
         self._parked = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _prepare_to_leave(self) -> None:
-        cancel = self._cancel
-        if cancel is None or (cancel.mode == "abort" and cancel.error is None):
-            self.scope.cancel()
-            return
-        self._leaving = True
-        assert self._until is not None
-        self.scope.deadline = self._until
-        if cancel.mode == "abort" and cancel.error is not None:
-            self._thrown = self._rebuild(cancel.error)
+    async def _raise_what_was_thrown(self) -> None:
+        """Leave the block here as it was left there: with an error, cancelled, or in peace."""
+        if self._cut:
+            await trio.lowlevel.checkpoint()
+            # A shield that the context holds open is no reason to leave as if all were well.
+            self._thrown = CallCancelled("the context was cancelled")
+        else:
+            self._thrown = self._attached_error()
+        if self._thrown is not None:
+            raise self._thrown
 
-    def _rebuild(self, info: ErrorInfo) -> BaseException:
+    @property
+    def _info(self) -> ErrorInfo | None:
+        """The error that its caller left the block with."""
+        cancel = self._cancel
+        return cancel.error if cancel is not None and cancel.mode == "abort" else None
+
+    def _attached_error(self) -> BaseException | None:
+        info = self._info
+        if info is None:
+            return None
         listed = self.codec.decode_error(info.name, info.message, info.data)
         if listed is not None:
             return listed
         return error_from(info, decode=self.connection.payloads.decoder())
 
     def _stop(self) -> None:
+        cancel = self._cancel
+        left = cancel is not None and (cancel.mode == "close" or cancel.error is not None)
+        self._cut = not (self._entered and left)
         if self._parked is not None:
             trio.lowlevel.reschedule(self._parked)
             self._parked = None
-        elif not self._holding and not self._leaving:
+        elif not self._holding:
+            self._limit()
+
+    def _limit(self) -> None:
+        """It is on its way in or out: it gets its time to be out, or none (R7a, R8)."""
+        if self._cut:
             self.scope.cancel()
+        else:
+            assert self._until is not None
+            self.scope.deadline = self._until
 
     def _conclude(self) -> None:
+        info = self._info
         if self._error is not None:
             self._answer_error(self._error)
-        elif self._leaving and self.scope.cancelled_caught:
-            self._answer_cleanup_timeout()
-        elif self.scope.cancelled_caught or self.asked_to_go:
+        elif self._cut:
             self._answer_stopped()
-        elif self._passed_on:
-            assert self._thrown is not None
-            info = ErrorInfo(self._cancel_error().code, type(self._thrown).__name__)
-            self.endpoint.answer_error(self.id, info, cleanup=True, same=True)
+        elif self.scope.cancelled_caught:
+            self._answer_cleanup_timeout()
+        elif self._passed_on or not self.asked or (info is not None and self._thrown is None):
+            # R20: whatever its caller leaves with is the caller's own. Where it has ended by
+            # itself, it has not seen that, and has suppressed nothing.
+            code = Code.CANCELLED.value if info is None else info.code
+            name = "" if self._thrown is None else type(self._thrown).__name__
+            message = "" if self._passed_on else "the context has ended by itself"
+            own = ErrorInfo(code, name, message)
+            self.endpoint.answer_error(self.id, own, cleanup=True, same=True)
         else:
             self.endpoint.end(self.id)
 
-    def _cancel_error(self) -> ErrorInfo:
-        assert self._cancel is not None
-        assert self._cancel.error is not None
-        return self._cancel.error
+    def _finish(self) -> None:
+        super()._finish()
+        # Its traceback refers to this frame, which refers to it.
+        self._thrown = None
 
 
 class TaskHandler(Holder):
@@ -171,7 +206,7 @@ class TaskHandler(Holder):
         try:
             await self._invoke(**{status: self})
         finally:
-            await self._end_objects()
+            await self._end_object()
 
     def started(self, value: Any = None) -> None:
         """What the method's ``task_status.started`` is: its caller's ``nursery.start`` returns."""
@@ -180,6 +215,19 @@ class TaskHandler(Holder):
         self._started = True
         if not self.asked:
             self._give(value)
+
+    def _stop(self) -> None:
+        if self._export is not None and self._export.running:
+            # R20: what runs on its object has ended before it does.
+            self.connection.nursery.start_soon(self._stop_in_order)
+        else:
+            self.scope.cancel()
+
+    async def _stop_in_order(self) -> None:
+        try:
+            await self._end_object()
+        finally:
+            self.scope.cancel()
 
     def _conclude(self) -> None:
         if self._error is not None:

@@ -124,7 +124,8 @@ class Export:
     async def wait_idle(self) -> None:
         """Wait until all its calls have ended."""
         if self.running:
-            self._idle = trio.Event()
+            if self._idle is None:
+                self._idle = trio.Event()
             await self._idle.wait()
 
 

@@ -62,15 +62,20 @@ class Upload:
             if self._cut and not self._pump.exhausted:
                 # R6: a cut stream never looks complete.
                 self._fail(ErrorInfo(Code.CANCELLED.value, "", "the upload was cancelled"))
-            elif self._connection.alive:
+            elif self._is_open:
                 self._connection.endpoint.end(self.id)
         finally:
             self._connection.caller.upload_ended(self.id)
             self._connection.wake_writer()
 
     def _fail(self, info: ErrorInfo) -> None:
-        if self._connection.alive:
+        if self._is_open:
             self._connection.endpoint.answer_error(self.id, info)
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether there is something to end: its call may have been taken back, unwritten (R12)."""
+        return self._connection.alive and self.id in self._connection.endpoint.exchanges
 
     async def _produce(self) -> None:
         source = self._source
