@@ -250,12 +250,12 @@ class Endpoint:
         and the ids of ``objects``, in that order. ``target`` is an object of the other side, and
         ``root`` the record of the call that it belongs to in the end.
 
-        Raises :exc:`Unavailable` if the other side takes no more calls, and
+        Raises :exc:`Unavailable` if the other side takes no more calls of its service, and
         :exc:`ResourceExhausted` if the call is longer than what it takes, and :exc:`ValueError`
         for a method name that is no valid text; none of them has said anything.
         """
         self._check_ready()
-        if self.peer_drains:
+        if self.peer_drains and not target:
             gone = Unavailable("the other side is going away")
             gone.retry = True
             raise gone
@@ -452,7 +452,10 @@ class Endpoint:
         return True
 
     def withdraw(self) -> list[int]:
-        """Take back every call that was not yet written, and give their ids (R27)."""
+        """Take back every call of the service that was not yet written, and give their ids (R27).
+
+        What is called on an object belongs to a call that runs, and goes its way.
+        """
         ids = self.outbox.unwritten_calls()
         for id in ids:
             self.outbox.remove_opening(id)

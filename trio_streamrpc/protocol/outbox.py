@@ -151,8 +151,12 @@ class Outbox:
         return self._opening.pop(id, None) is not None
 
     def unwritten_calls(self) -> list[int]:
-        """The ids of calls that were not yet written."""
-        return [id for id, (frame, _) in self._opening.items() if isinstance(frame, Call)]
+        """The ids of calls of the service that were not yet written."""
+        return [
+            id
+            for id, (frame, _) in self._opening.items()
+            if isinstance(frame, Call) and not frame.target
+        ]
 
     def add_answer(self, frame: Result | Error, size: int) -> None:
         """The final frame of a unary call."""
