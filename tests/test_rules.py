@@ -11,8 +11,6 @@ PROTOCOL = TESTS.parent / "docs" / "protocol.md"
 #: Rules that no test can show yet, and the work that brings them. A rule leaves this table with
 #: the first test that names it.
 LATER = {
-    "R11": "oneway calls",
-    "R20": "callbacks and remote contexts",
     "R21": "values in parts",
 }
 

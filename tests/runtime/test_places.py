@@ -136,13 +136,14 @@ async def test_callbacks_within_callbacks(
             try:
                 ended.append(await connection.proxy(Deep).start(outer, 5))
             except Exception as error:
-                assert "does not wait" in str(error)
                 ended.append(error)
 
         async with trio.open_nursery() as nursery:
             for connection in (ends.client, ends.server) * 10:
                 nursery.start_soon(call, connection)
         assert len(ended) == 20
+        failures = [str(each) for each in ended if each != 15]
+        assert [each for each in failures if "sub-exception" not in each] == []
         if max_object_calls == 64:
             assert ended == [15] * 20
 
@@ -541,7 +542,7 @@ async def test_the_call_ends_while_somebody_waits_for_its_object(autojump_clock:
             nursery = current_call().connection.nursery
             connections.append(nursery)
             for value in range(number):
-                nursery.start_soon(service._one, slow, value)  # noqa: SLF001  # of this test
+                nursery.start_soon(service._one, slow, value)
             await trio.sleep(1)
 
     async def slow(value: int) -> int:

@@ -21,7 +21,14 @@ from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, is_absent
 from trio_streamrpc.runtime.calls import CURRENT_CALL, EMPTY, SERVING, Call, Serving
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
-from trio_streamrpc.runtime.failures import LOGGER, describe, describe_listed, is_confined
+from trio_streamrpc.runtime.failures import (
+    LOGGER,
+    describe,
+    describe_listed,
+    is_answer,
+    is_confined,
+    text_of,
+)
 from trio_streamrpc.runtime.interceptors import intercept
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.objects import Export, Root
@@ -198,6 +205,14 @@ class Handler(ABC):
 
     def _describe(self, error: BaseException) -> ErrorInfo:
         listed = self.codec.encode_error(error)
+        if self.method.options.oneway and (listed is not None or is_answer(error)):
+            # R11: nobody waits to hear of it.
+            LOGGER.warning(
+                "%s, which is oneway, ended with %s: %s",
+                self.name,
+                type(error).__name__,
+                text_of(error),
+            )
         if listed is not None:
             return describe_listed(error, *listed)
         return describe(
