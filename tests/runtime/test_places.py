@@ -367,10 +367,8 @@ async def test_objects_below_one_root_share_its_places(autojump_clock: Any) -> N
     limits = Limits(max_object_calls=2)
     async with open_ends(Deep(), limits=limits, client_limits=Limits()) as ends:
         assert await ends.client.proxy(Deep).start(outer) == [-1, 0, 1]
-    assert refusals == [
-        "the other side has as many calls as it takes, and a handler of its calls does not wait "
-        "for it"
-    ]
+    [refusal] = refusals
+    assert refusal.startswith("the other side has as many calls as it takes, and a handler of its")
 
 
 async def test_a_remote_objects_calls_wait_for_its_places(autojump_clock: Any) -> None:
