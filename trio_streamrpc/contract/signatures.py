@@ -225,7 +225,8 @@ class Reader:
             raise TypeError(f"{self.label}(): {what}: {problem}") from None
         # What a callback takes may be callbacks, which are told to be wrong as early as it is.
         for each in hints.callback_types(annotation)[0] or ():
-            self.role_of(what, each)
+            if self.role_of(what, each) is Role.TASK_STATUS:
+                raise TypeError(f"{self.label}(): {what}: a callback cannot take a task status")
         return Role.CALLBACK
 
 
