@@ -1,4 +1,4 @@
-"""Every rule of docs/protocol.md is named by a test, or stands in ``LATER`` with its reason."""
+"""Every rule of docs/protocol.md is named by a test."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,6 @@ import pytest
 
 TESTS = Path(__file__).parent
 PROTOCOL = TESTS.parent / "docs" / "protocol.md"
-
-#: Rules that no test can show yet, and the work that brings them. A rule leaves this table with
-#: the first test that names it.
-LATER = {
-    "R11": "oneway calls",
-}
 
 _RULE = re.compile(r"\bR\d+a?\b")
 _HEADING = re.compile(r"^### (R\d+a?)\. ", re.MULTILINE)
@@ -56,13 +50,8 @@ def test_the_document_cites_no_rule_that_is_not_there(rules: set[str]) -> None:
 
 
 def test_every_rule_has_a_test(rules: set[str], tested: set[str]) -> None:
-    assert rules - tested - LATER.keys() == set()
+    assert rules - tested == set()
 
 
 def test_tests_name_no_rule_that_is_not_there(rules: set[str], tested: set[str]) -> None:
     assert tested - rules == set()
-
-
-def test_later_holds_only_what_is_still_to_come(rules: set[str], tested: set[str]) -> None:
-    assert LATER.keys() - rules == set(), "no such rule"
-    assert LATER.keys() & tested == set(), "a test names it already: remove it from LATER"

@@ -31,7 +31,7 @@ class Wire(Transport):
     """One end of a transport: it keeps the frames that were sent, and can be held up."""
 
     def __init__(self, inner: Transport) -> None:
-        self._inner = inner
+        self.inner = inner
         self.encoding = inner.encoding
         self.remote = inner.remote
         self.frames: list[dict[str, Any]] = []
@@ -54,13 +54,13 @@ class Wire(Transport):
         self.frames += read(message)
         self.bytes += message.encode() if isinstance(message, str) else message
         await self._free.wait()
-        await self._inner.send(message)
+        await self.inner.send(message)
 
     async def receive(self) -> bytes | str:
-        return await self._inner.receive()
+        return await self.inner.receive()
 
     async def aclose(self) -> None:
-        await self._inner.aclose()
+        await self.inner.aclose()
 
 
 @dataclass

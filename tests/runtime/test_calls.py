@@ -12,6 +12,7 @@ import trio
 from tests.runtime.ends import open_ends, quiet
 from tests.runtime.peer import open_against
 from trio_streamrpc import Call, current_call, rpc
+from trio_streamrpc.runtime.calls import SERVING, serves
 from trio_streamrpc.testing import open_pair
 
 
@@ -166,3 +167,67 @@ async def test_calls_are_compared_by_identity():
     call = Call(None, "m", {}, math.inf)  # type: ignore[arg-type]
     assert call != Call(None, "m", {}, math.inf)  # type: ignore[arg-type]
     assert len({call, Call(None, "m", {}, math.inf)}) == 2  # type: ignore[arg-type]
+
+
+async def test_replacing_what_an_interceptor_may() -> None:
+    call = Call(None, "m", {"a": 1}, math.inf, (1,), {"b": 2})  # type: ignore[arg-type]
+    changed = call.replace(args=[3], kwargs={"c": 4}, metadata={})
+    assert (changed.args, changed.kwargs, changed.metadata) == ((3,), {"c": 4}, {})
+    assert (call.args, call.kwargs, call.metadata) == ((1,), {"b": 2}, {"a": 1})
+    assert call.replace(metadata={"a": 2}).args == (1,)
+    for name in ("connection", "method", "deadline", "unknown"):
+        with pytest.raises(TypeError, match=f"cannot replace the {name} of a call"):
+            call.replace(**{name: None})
+
+
+# --- whom a task serves (R26)
+
+
+async def test_a_task_that_serves_nobody(autojump_clock):
+    async with open_ends(Service()) as ends:
+        assert not serves(ends.client)
+        assert not serves(ends.server)
+
+
+async def test_whom_a_handler_and_a_callback_serve(autojump_clock):
+    """R26: a handler serves its peer; a callback serves its own, within whatever it was passed in.
+
+    Through a gateway that is the chain of both.
+    """
+    seen: dict[str, list[bool]] = {}
+
+    def look(name: str, *connections: Any) -> None:
+        seen[name] = [
+            serves(each, objects=objects) for each in connections for objects in (False, True)
+        ]
+
+    class Behind:
+        @rpc
+        async def call(self, callback) -> None:
+            look("behind", behind.server, behind.client)
+            await callback()
+
+    class Gateway:
+        @rpc
+        async def call(self, callback) -> None:
+            async def between() -> None:
+                look("between", front.server, behind.client)
+                await callback()
+
+            look("gateway", front.server, behind.client)
+            await behind.client.call("call", between)
+            look("gateway again", front.server, behind.client)
+
+    async def last() -> None:
+        look("last", front.client, front.server)
+
+    async with open_ends(Behind()) as behind, open_ends(Gateway()) as front:
+        await front.client.call("call", last)
+        assert SERVING.get() is None
+    assert seen == {
+        "gateway": [True, False, False, False],
+        "behind": [True, False, False, False],
+        "between": [True, False, True, True],
+        "gateway again": [True, False, False, False],
+        "last": [True, True, False, False],
+    }

@@ -15,6 +15,7 @@ import trio
 
 from trio_streamrpc.contract.decorators import rpc
 from trio_streamrpc.limits import Window
+from trio_streamrpc.runtime.proxies import DynamicProxy, with_options
 from trio_streamrpc.runtime.streams import Stream
 
 T = TypeVar("T")
@@ -92,6 +93,9 @@ class Market(Protocol):
 
     @rpc
     async def build(self, target: str, progress: Callable[[float], Awaitable[None]]) -> str: ...
+
+    @rpc(oneway=True)
+    async def notify(self, symbol: str) -> None: ...
 
     @rpc
     def declared(self) -> AbstractAsyncContextManager[Transaction]: ...
@@ -305,6 +309,42 @@ async def uploads_and_callbacks(market: Market, words: AsyncIterator[str]) -> No
     assert_type(await market.build("all", progress), str)
     await market.build("all", print)  # error
     await market.ingest(words)  # error
+
+
+async def callbacks_are_async_functions(market: Market) -> None:
+    class Display:
+        async def show(self, done: float) -> None: ...
+
+        async def __call__(self, done: float) -> None: ...
+
+    async def text(done: str) -> None: ...
+
+    def sync(done: float) -> None: ...
+
+    await market.build("all", Display().show)
+    await market.build("all", Display())
+    await market.build("all", text)  # error
+    await market.build("all", sync)  # error
+    await market.build("all", None)  # error
+
+
+async def calls_with_options(market: Market, api: DynamicProxy) -> None:
+    assert_type(with_options(market, metadata={"a": 1}), Market)
+    assert_type(with_options(market.history, window=Window(8, 1024)), History)
+    assert_type(with_options(api, priority=5), DynamicProxy)
+    assert_type(await with_options(market, metadata={}, priority=-5).price("ACME"), float)
+    async with market.declared() as transaction:
+        assert_type(with_options(transaction, metadata={}), Transaction)
+    with_options(market, timeout=5)  # error
+    with_options(market, metadata=5)  # error
+    with_options(market, window=5)  # error
+    with_options(market, priority="high")  # error
+    with_options(market, {})  # error
+
+
+async def oneway_calls(market: Market) -> None:
+    assert_type(await market.notify("ACME"), None)
+    await market.notify(5)  # error
 
 
 async def calls_of_a_service() -> None:

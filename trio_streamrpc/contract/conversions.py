@@ -186,6 +186,8 @@ class Conversion:
             return self.key_hook(annotation.__origin__)
         if self.is_users(annotation):
             return self.lost_hook(annotation)
+        if annotation is object:
+            return as_it_is
         if self.is_plain(annotation):
             return self.scalar
         origin = get_origin(annotation) or annotation
@@ -371,6 +373,11 @@ class Conversion:
         except RecursionError:
             hook = self.copy.structure
         return lambda value: hook(value, member)
+
+
+def as_it_is(value: Any, annotation: Any) -> Any:
+    """The hook for a type that says nothing."""
+    return value
 
 
 def shaped(shape: str, hook: Structure) -> Structure:

@@ -34,7 +34,7 @@ from trio_streamrpc.contract.signatures import (
 if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads
 
-__all__ = ["Kind", "Method", "MethodTable", "Parameter", "Role"]
+__all__ = ["Kind", "Method", "MethodTable", "Parameter", "Role", "callback_method"]
 
 
 #: What may be passed where no contract says anything.
@@ -114,8 +114,21 @@ class Method:
         """
         codec = self._codecs.get(payloads)
         if codec is None:
-            codec = self._codecs[payloads] = MethodCodec(self, payloads)
+            codec = MethodCodec(self, payloads)
+            for each in codec.parameters:
+                if each.role is Role.CALLBACK:
+                    callback_method(codec, each).wire(payloads)
+            self._codecs[payloads] = codec
         return codec
+
+
+def callback_method(codec: MethodCodec, parameter: Parameter) -> Method:
+    """How a callback is called that a parameter of that codec's method takes (R20)."""
+    found = codec.callbacks.get(parameter.name)
+    if found is None:
+        name = f"{codec.label}(), {parameter.name!r}"
+        found = codec.callbacks[parameter.name] = Method.of_callback(parameter, name)
+    return found
 
 
 class MethodTable(Mapping[str, Method]):

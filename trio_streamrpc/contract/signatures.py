@@ -219,9 +219,15 @@ class Reader:
         if hints.task_item(annotation):
             return Role.TASK_STATUS
         try:
-            return Role.CALLBACK if hints.is_callback(annotation) else Role.DATA
+            if not hints.is_callback(annotation):
+                return Role.DATA
         except TypeError as problem:
             raise TypeError(f"{self.label}(): {what}: {problem}") from None
+        # What a callback takes may be callbacks, which are told to be wrong as early as it is.
+        for each in hints.callback_types(annotation)[0] or ():
+            if self.role_of(what, each) is Role.TASK_STATUS:
+                raise TypeError(f"{self.label}(): {what}: a callback cannot take a task status")
+        return Role.CALLBACK
 
 
 def read_signature(label: str, sources: Sequence[Source], arguments: TypeArguments) -> Signature:

@@ -574,9 +574,10 @@ class Endpoint:
         """R12: a call that was not yet written never was, and nor were its references."""
         self.end_objects(call.id)
         for upload in call.uploads:
-            if self.exchanges.pop(upload.id, None) is not None:
-                self.outbox.remove_stream(upload.id)
-                self.departed.append(upload.id)
+            # Nothing of it is written before its call is, so its record is there.
+            del self.exchanges[upload.id]
+            self.outbox.remove_stream(upload.id)
+            self.departed.append(upload.id)
         self._watched.discard(call.id)
         del self.exchanges[call.id]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import trio
 
-from trio_streamrpc.contract.methods import Role
+from trio_streamrpc.contract.methods import Role, callback_method
 from trio_streamrpc.nurseries import open_companion_nursery
-from trio_streamrpc.runtime.objects import Export, Root, callback_method
+from trio_streamrpc.runtime.objects import Export, Root
 from trio_streamrpc.runtime.uploads import Upload
 
 if TYPE_CHECKING:

@@ -181,6 +181,8 @@ class Callee:
 
 def how_to_call(method: Method) -> str:
     """What is told to a caller who has taken a method for one of another kind (R18)."""
+    if not method.name:
+        return "a callback gives one result: await it (on the wire: a call without a window)"
     name = repr(method.name)
     if method.kind is MethodKind.UNARY:
         return (

@@ -64,6 +64,8 @@ class Caller:
         self._endpoint = connection.endpoint
         self._pending: dict[int, _Pending] = {}
         self._receivers: dict[int, Receiver] = {}
+        #: Oneway calls of which it is not known yet that they are written.
+        self._unwritten: set[int] = set()
         self.places = Places(connection)
         #: Uploads of this side whose iterators are not yet closed.
         self.uploads: dict[int, Upload] = {}
@@ -119,6 +121,7 @@ class Caller:
         pending = _Pending(place, oneway=True)
         exchange = self._open(request, place)
         self._pending[exchange.id] = pending
+        self._unwritten.add(exchange.id)
         self._endpoint.watch(exchange.id)
         self.connection.wake_writer()
 
@@ -212,10 +215,13 @@ class Caller:
         """What has been written: oneway calls, and the last frames of uploads."""
         departed, self._endpoint.departed = self._endpoint.departed, []
         for id in departed:
-            pending = self._pending.get(id)
-            if pending is None:
+            if id not in self._unwritten:
                 self.places.uploads.release()
-            elif pending.task is not None:
+                continue
+            self._unwritten.discard(id)
+            # It may have been answered before the transport has said that it is written.
+            pending = self._pending.get(id)
+            if pending is not None and pending.task is not None:
                 trio.lowlevel.reschedule(pending.task)
                 pending.task = None
 
@@ -254,6 +260,7 @@ class Caller:
     def _withdrawn(self, id: int) -> None:
         """R12: the call was never written; no final frame will come of it."""
         self.collect_departed()
+        self._unwritten.discard(id)
         pending = self._pending.pop(id, None)
         if pending is not None:
             self._release(pending.place)
@@ -291,6 +298,7 @@ class Caller:
         for id in self._endpoint.withdraw():
             gone = Unavailable("the other side is going away")
             gone.retry = True
+            self._unwritten.discard(id)
             self._fail(id, gone, release=True)
         self.collect_departed()
 

@@ -18,6 +18,7 @@ __all__ = [
     "describe",
     "describe_listed",
     "error_from",
+    "is_answer",
     "is_confined",
     "only_exit",
     "tell",
@@ -50,6 +51,11 @@ def is_confined(error: BaseException) -> bool:
     return True
 
 
+def is_answer(error: BaseException) -> bool:
+    """Whether whoever raised it has chosen what the caller is told."""
+    return isinstance(error, RpcError) and not isinstance(error, RemoteError)
+
+
 def describe(
     error: BaseException, *, method: str, mask: bool = False, encode: Encode | None = None
 ) -> ErrorInfo:
@@ -60,7 +66,7 @@ def describe(
     ``encode`` is for the ``data`` of an :exc:`RpcError`; what it cannot encode does not travel.
     """
     reference = uuid.uuid4().hex[:12] if mask else ""
-    if not isinstance(error, RpcError) or isinstance(error, RemoteError):
+    if not is_answer(error):
         _log(error, f"{method} failed" + f" [{reference}]" * mask)
         if mask:
             return ErrorInfo(Code.INTERNAL.value, "", f"internal error, reference {reference}")

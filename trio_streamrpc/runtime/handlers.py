@@ -21,7 +21,14 @@ from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, is_absent
 from trio_streamrpc.runtime.calls import CURRENT_CALL, EMPTY, SERVING, Call, Serving
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
-from trio_streamrpc.runtime.failures import LOGGER, describe, describe_listed, is_confined
+from trio_streamrpc.runtime.failures import (
+    LOGGER,
+    describe,
+    describe_listed,
+    is_answer,
+    is_confined,
+    text_of,
+)
 from trio_streamrpc.runtime.interceptors import intercept
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.objects import Export, Root
@@ -95,19 +102,12 @@ class Handler(ABC):
         except BaseException as error:
             if not is_confined(error):
                 raise
-            if self._passes(error):
-                self._finish()
-                raise
             self._failed(error)
         self._finish()
 
     def _is_shielded(self) -> bool:
         """Whether nothing ends it but its connection asking."""
         return True
-
-    def _passes(self, error: BaseException) -> bool:
-        """Whether it is not for the handler to end there, though it tells how it has ended."""
-        return False
 
     def _finish(self) -> None:
         if self.references is not None:
@@ -205,6 +205,14 @@ class Handler(ABC):
 
     def _describe(self, error: BaseException) -> ErrorInfo:
         listed = self.codec.encode_error(error)
+        if self.method.options.oneway and (listed is not None or is_answer(error)):
+            # R11: nobody waits to hear of it.
+            LOGGER.warning(
+                "%s, which is oneway, ended with %s: %s",
+                self.name,
+                type(error).__name__,
+                text_of(error),
+            )
         if listed is not None:
             return describe_listed(error, *listed)
         return describe(
@@ -319,15 +327,56 @@ class CallbackHandler(UnaryHandler):
     """A call of a callback: it runs in the task tree of whoever has passed it.
 
     It is cancelled with its caller, as anything else there, and not only when its connection asks.
+    What it raises is for the handler that has called it; what ends more than one call, and what has
+    cancelled the caller, goes up the task tree.
     """
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                await self._serve()
+        except BaseException as error:
+            passed = self._divide(error)
+            if passed is not None:
+                self._finish()
+                try:
+                    raise passed
+                finally:
+                    del passed
+        self._finish()
+
+    def _divide(self, error: BaseException) -> BaseException | None:
+        """Take from what it raised its answer; gives what goes up the task tree, if any."""
+        if not has_passing(error):
+            self._failed(error)
+            return None
+        if not isinstance(error, BaseExceptionGroup):
+            return error
+        passed, told = error.split(is_passing)
+        if told is not None:
+            self._failed(told)
+        return passed
 
     def _is_shielded(self) -> bool:
         return False
 
-    def _passes(self, error: BaseException) -> bool:
-        if isinstance(error, BaseExceptionGroup):
-            return error.split(trio.Cancelled)[0] is not None
-        return isinstance(error, trio.Cancelled)
+
+def has_passing(error: BaseException) -> bool:
+    """Whether something of a callback's exception is not for who has called it."""
+    # No recursion: groups may be nested deeper than Python's stack.
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, BaseExceptionGroup):
+            waiting.extend(each.exceptions)
+        elif is_passing(each):
+            return True
+    return False
+
+
+def is_passing(error: BaseException) -> bool:
+    return not isinstance(error, Exception | GeneratorExit | BaseExceptionGroup)
 
 
 class StreamHandler(Handler):

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_streamrpc.contract.methods import Method
-
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.arguments import MethodCodec
-    from trio_streamrpc.contract.signatures import Parameter
+    from trio_streamrpc.contract.methods import Method
     from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.runtime.handlers import Handler
 
-__all__ = ["Export", "Root", "Target", "callback_method"]
+__all__ = ["Export", "Root", "Target"]
 
 
 class Root:
@@ -127,12 +124,3 @@ class Export:
             if self._idle is None:
                 self._idle = trio.Event()
             await self._idle.wait()
-
-
-def callback_method(codec: MethodCodec, parameter: Parameter) -> Method:
-    """How a callback is called that a parameter of that method takes."""
-    found = codec.callbacks.get(parameter.name)
-    if found is None:
-        name = f"{codec.label}(), {parameter.name!r}"
-        found = codec.callbacks[parameter.name] = Method.of_callback(parameter, name)
-    return found

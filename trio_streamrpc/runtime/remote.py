@@ -91,6 +91,10 @@ class RemoteMethod:
         request = self._request(args, kwargs, options)
         attached = request.attached
         if self.method.options.oneway:
+            if attached is not None:
+                raise TypeError(
+                    f"{self._codec.label}() is oneway and can take neither streams nor callbacks"
+                )  # R11
             await self._caller.send(request)
             return None
         if attached is None:
