@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Overflow, Result
 from trio_streamrpc.runtime.interceptors import Interceptor
 from trio_streamrpc.runtime.objects import Root
-from trio_streamrpc.runtime.places import Places
+from trio_streamrpc.runtime.places import Places, Ticket
 from trio_streamrpc.runtime.streams import Receiver
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ class Caller:
 
     async def ask(self, request: Request) -> Result | Error | RpcError:
         """Make a unary call, and wait for what it is answered with."""
-        place, timeout = await self._take_place(request)
-        pending = _Pending(place)
-        exchange = self._open(request, place, timeout=timeout)
+        ticket = await self.places.take(request)
+        pending = _Pending(ticket.place)
+        exchange = self._open(request, ticket, timeout=ticket.timeout)
         self._pending[exchange.id] = pending
         self.connection.wake_writer()
 
@@ -117,9 +117,9 @@ class Caller:
 
     async def send(self, request: Request) -> None:
         """Make a unary call, and wait until it is written: it goes its way then (R11)."""
-        place, _ = await self._take_place(request)
-        pending = _Pending(place, oneway=True)
-        exchange = self._open(request, place)
+        ticket = await self.places.take(request)
+        pending = _Pending(ticket.place, oneway=True)
+        exchange = self._open(request, ticket)
         self._pending[exchange.id] = pending
         self._unwritten.add(exchange.id)
         self._endpoint.watch(exchange.id)
@@ -141,30 +141,26 @@ class Caller:
         self, request: Request, window: Window, growth: Growth | None, capacity: int
     ) -> tuple[Receiver, Exchange]:
         """Make a call that is answered by items; gives where they arrive, and its record."""
-        place, _ = await self._take_place(request)
-        exchange = self._open(request, place, window=window, growth=growth)
+        ticket = await self.places.take(request)
+        exchange = self._open(request, ticket, window=window, growth=growth)
         assert exchange.window is not None
-        receiver = Receiver(exchange.id, exchange.window, capacity, place)
+        receiver = Receiver(exchange.id, exchange.window, capacity, ticket.place)
         self._receivers[exchange.id] = receiver
         if growth is not None:
             self._endpoint.measure(trio.current_time())
         self.connection.wake_writer()
         return receiver, exchange
 
-    def _take_place(self, request: Request) -> Awaitable[tuple[trio.Semaphore, float | None]]:
-        attached = request.attached
-        return self.places.take(request.target, 0 if attached is None else attached.uploads)
-
     def _open(
         self,
         request: Request,
-        place: trio.Semaphore,
+        ticket: Ticket,
         *,
         window: Window | None = None,
         growth: Growth | None = None,
         timeout: float | None = None,
     ) -> Exchange:
-        target, options, attached = request.target, request.options, request.attached
+        target, attached = request.target, request.attached
         try:
             if target is not None and target.ended:
                 raise NotFound(f"{target.name} has ended")
@@ -178,13 +174,13 @@ class Caller:
                 window=window,
                 growth=growth,
                 timeout=timeout,
-                metadata=options.encoded(self.payloads) if options.metadata else None,
+                metadata=request.metadata,
+                priority=request.priority,
+                claim=ticket.claim,
             )
         except BaseException:
             # Nothing was said: it is too long, or has a name that is no text, or it is too late.
-            place.release()
-            for _ in range(attached.uploads if attached is not None else 0):
-                self.places.uploads.release()
+            self.places.give_back(ticket)
             raise
         if attached is not None:
             attached.start(exchange, Root(exchange) if target is None else target.root)

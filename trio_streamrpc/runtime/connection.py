@@ -218,6 +218,8 @@ class Connection(Face):
                 self._heard = now = trio.current_time()
                 for event in endpoint.receive(message, now):
                     handlers[event.kind](event)
+                if endpoint.outbox.granted:
+                    self.caller.places.on_granted()
                 if endpoint.outbox:
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
@@ -277,6 +279,8 @@ class Connection(Face):
                 self.writing_since = None
                 if endpoint.departed:
                     self.caller.collect_departed()
+                if endpoint.outbox.granted:
+                    self.caller.places.on_granted()
                 if self._parked_reader is not None:
                     trio.lowlevel.reschedule(self._parked_reader)
                     self._parked_reader = None

@@ -76,7 +76,9 @@ class Held:
         if self._make_proxy is None:
             raise InternalError(f"{self.name} gave an object where its contract says data")
         assert self._root is not None
-        self._target = Target(receiver.refs[0].id, self._root, self.name)
+        outer = self._request.target
+        depth = 0 if outer is None else outer.depth + 1
+        self._target = Target(receiver.refs[0].id, self._root, self.name, depth)
         return self._make_proxy(self._target)
 
     @property

@@ -40,10 +40,12 @@ class Root:
 class Target:
     """An object of the other side, for as long as what it belongs to lasts."""
 
-    __slots__ = ("ended", "id", "name", "root")
+    __slots__ = ("depth", "ended", "id", "name", "root")
 
-    def __init__(self, id: int, root: Root, name: str) -> None:
+    def __init__(self, id: int, root: Root, name: str, depth: int = 0) -> None:
         self.id = id
+        #: How many calls to objects of the same root are held open for it.
+        self.depth = depth
         self.root = root
         #: What messages and interceptors call it.
         self.name = name

@@ -6,6 +6,7 @@ All that a call needs is waited for before it gets its id, since ids only ever g
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,10 +15,25 @@ from trio_streamrpc.errors import ResourceExhausted, RpcError
 from trio_streamrpc.runtime.calls import serves
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.parts import Claim
     from trio_streamrpc.runtime.connection import Connection
     from trio_streamrpc.runtime.objects import Target
+    from trio_streamrpc.runtime.remote import Request
 
-__all__ = ["Places"]
+__all__ = ["Places", "Ticket"]
+
+
+class Ticket:
+    """What one call has taken: its final frame frees the place, each upload its own."""
+
+    __slots__ = ("claim", "place", "timeout", "uploads")
+
+    def __init__(self, place: trio.Semaphore) -> None:
+        self.place = place
+        self.uploads = 0
+        self.claim: Claim | None = None
+        #: The seconds that are left for the call; None if it has no deadline.
+        self.timeout: float | None = None
 
 
 class Places:
@@ -25,6 +41,7 @@ class Places:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._endpoint = connection.endpoint
         self.calls = trio.Semaphore(0)
         self.uploads = trio.Semaphore(0)
         # A call takes the places for all its uploads at once: one that has some of them, and waits
@@ -32,10 +49,12 @@ class Places:
         self._uploads_turn = trio.Lock()
         #: Around everybody who waits, to be cancelled when the connection is lost.
         self._waiting: set[trio.CancelScope] = set()
+        #: Calls that wait for room for their arguments (R21).
+        self._claims: dict[Claim, trio.Event] = {}
 
     def greeted(self) -> None:
         """The other side has told what it has room for."""
-        limits = self._connection.endpoint.peer
+        limits = self._endpoint.peer
         self.calls = trio.Semaphore(limits.max_calls)
         self.uploads = trio.Semaphore(limits.max_uploads)
 
@@ -44,13 +63,8 @@ class Places:
         for scope in self._waiting:
             scope.cancel()
 
-    async def take(
-        self, target: Target | None, uploads: int
-    ) -> tuple[trio.Semaphore, float | None]:
-        """Wait until a call with so many uploads may be made.
-
-        Gives the place that its final frame frees, and the seconds that are left for the call,
-        or None if it has no deadline. The places of its uploads are freed one by one.
+    async def take(self, request: Request) -> Ticket:
+        """Wait until that call may be made.
 
         Raises :exc:`ResourceExhausted` where waiting might never end, or could not, and what has
         ended the connection.
@@ -61,26 +75,79 @@ class Places:
             # R23: a deadline that is used up is never sent; the scope that it is of speaks here.
             await trio.lowlevel.checkpoint()
         self._connection.check_open()
-        limits = self._connection.endpoint.peer
-        place = self.calls if target is None else target.root.places(limits.max_object_calls)
-        if uploads > limits.max_uploads:
-            raise ResourceExhausted(
-                f"{uploads} uploads with one call; the other side takes at most "
-                f"{limits.max_uploads} at once"
-            )
+        target, attached = request.target, request.attached
+        place = self.calls if target is None else self._object_places(target)
         try:
             place.acquire_nowait()
         except trio.WouldBlock:
             await self._wait(place, target, "calls")
-        if uploads:
+        ticket = Ticket(place)
+        try:
+            if attached is not None and attached.uploads:
+                await self._take_uploads(attached.uploads, target)
+                ticket.uploads = attached.uploads
+            if request.is_long(self._endpoint.outbox.whole_bytes):
+                await self._take_room(request, ticket)
+        except BaseException:
+            self.give_back(ticket)
+            raise
+        if deadline != math.inf:
+            ticket.timeout = max(0.0, deadline - trio.current_time())
+        return ticket
+
+    def give_back(self, ticket: Ticket) -> None:
+        """Nothing came of the call."""
+        ticket.place.release()
+        for _ in range(ticket.uploads):
+            self.uploads.release()
+        if ticket.claim is not None:
+            self._endpoint.give_up(ticket.claim)
+            self.on_granted()
+
+    def _object_places(self, target: Target) -> trio.Semaphore:
+        limit = self._endpoint.peer.max_object_calls
+        if target.depth >= limit:
+            # Each of the contexts that it is nested in holds one, and is held open for this call.
+            raise ResourceExhausted(
+                f"{target.name} is nested {target.depth} deep in others of its root; the other "
+                f"side takes {limit} calls to objects at once"
+            )
+        return target.root.places(limit)
+
+    async def _take_room(self, request: Request, ticket: Ticket) -> None:
+        """R21: a place among the values that are under way in parts, if the call is one of them."""
+        attached = request.attached
+        size = self._endpoint.parts_of(
+            request.name,
+            request.args,
+            request.kwargs,
+            refs=() if attached is None else attached.refs,
+            other_bytes=len(request.metadata or b""),
+        )
+        if not size:
+            return
+        ticket.claim = claim = self._endpoint.claim(size)
+        if not claim.granted:
+            # It is the writer that makes room, and it waits for no application.
+            event = self._claims[claim] = trio.Event()
             try:
-                await self._take_uploads(uploads, target)
-            except BaseException:
-                place.release()
-                raise
-        return place, None if deadline == math.inf else max(0.0, deadline - trio.current_time())
+                await self._until_lost(event.wait)
+            finally:
+                del self._claims[claim]
+            self._connection.check_open()
+
+    def on_granted(self) -> None:
+        """There is room for calls that have waited for it."""
+        for claim in self._endpoint.granted():
+            if claim in self._claims:
+                self._claims[claim].set()
 
     async def _take_uploads(self, count: int, target: Target | None) -> None:
+        limit = self._endpoint.peer.max_uploads
+        if count > limit:
+            raise ResourceExhausted(
+                f"{count} uploads with one call; the other side takes at most {limit} at once"
+            )
         taken = 0
         try:
             if self._uploads_turn.locked() or self.uploads.value < count:
@@ -100,20 +167,25 @@ class Places:
         if check:
             self._check_waiting(target, what)
         self._connection.check_open()
-        acquired = False
-        with trio.CancelScope() as scope:
-            self._waiting.add(scope)
-            try:
-                await places.acquire()
-                acquired = True
-            finally:
-                self._waiting.discard(scope)
+        acquired = await self._until_lost(places.acquire)
         try:
             self._connection.check_open()
         except RpcError:
             if acquired:
                 places.release()
             raise
+
+    async def _until_lost(self, wait: Callable[[], Awaitable[None]]) -> bool:
+        """Wait, but no longer than the connection lasts: whether it came to an end."""
+        done = False
+        with trio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                await wait()
+                done = True
+            finally:
+                self._waiting.discard(scope)
+        return done
 
     def _check_waiting(self, target: Target | None, what: str) -> None:
         """R26: to wait while the other side may wait for us could be for ever."""

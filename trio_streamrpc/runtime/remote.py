@@ -48,9 +48,19 @@ class Request(Struct, frozen=True, eq=False):
     name: str
     args: bytes
     kwargs: bytes | None
-    options: Options
-    target: Target | None
-    attached: Attachments | None
+    metadata: bytes | None = None
+    priority: int = 0
+    target: Target | None = None
+    attached: Attachments | None = None
+
+    def is_long(self, limit: int) -> bool:
+        """Whether it may be that the call takes more than so many bytes."""
+        size = 1024 + 6 * len(self.name) + len(self.args)
+        if self.kwargs is not None:
+            size += len(self.kwargs)
+        if self.metadata is not None:
+            size += len(self.metadata)
+        return size > limit
 
 
 class RemoteMethod:
@@ -254,4 +264,7 @@ class RemoteMethod:
         attached = None
         if references:
             attached = Attachments(self._caller.connection, self._codec, references)
-        return Request(self.method.name, packed, named, options, self._target, attached)
+        metadata = options.encoded(self._caller.payloads) if options.metadata else None
+        return Request(
+            self.method.name, packed, named, metadata, options.priority, self._target, attached
+        )
