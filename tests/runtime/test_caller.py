@@ -276,7 +276,8 @@ async def test_a_name_that_is_no_text(name, autojump_clock):
 
 async def test_arguments_that_cannot_be_sent(autojump_clock):
     """They raise before anything is sent, and take no place."""
-    async with open_ends(Service(), limits=Limits(max_calls=1)) as ends:
+    limits = Limits(max_calls=1, max_value_bytes=1_000_000)
+    async with open_ends(Service(), limits=limits) as ends:
         frames = len(ends.up.frames)
         for value in (object(), "\ud800", 2**70):
             with pytest.raises((TypeError, ValueError, OverflowError)):

@@ -717,7 +717,7 @@ class OtherContract:
 async def test_a_value_that_cannot_be_sent(method, error, words, autojump_clock):
     """It is an error of the context, at its yield."""
     service = Wrong()
-    async with open_ends(service) as ends:
+    async with open_ends(service, limits=Limits(max_value_bytes=1_000_000)) as ends:
         with pytest.raises(error, match=words):
             async with getattr(ends.client.proxy(Wrong), method)():
                 raise AssertionError

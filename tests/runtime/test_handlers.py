@@ -1573,14 +1573,14 @@ async def test_what_is_too_long_is_an_error_of_that_call(autojump_clock):
         finally:
             log.append("closed")
 
-    limits = Limits(max_message_bytes=10_000)
+    limits = Limits(max_message_bytes=2_000, max_value_bytes=10_000)
     async with open_ends(service(text, texts), limits=limits) as ends:
-        longest = 9_000
+        longest = 9_900
         with pytest.raises(ResourceExhausted, match="the result would take"):
             while True:
                 assert len(await ends.client.call("text", longest + 1)) == longest + 1
                 longest += 1
-        assert 9_800 < longest < 9_999
+        assert 9_990 < longest < 10_000
         with pytest.raises(ResourceExhausted):
             await ends.client.call("text", longest + 1)
         async with ends.client.stream("texts", longest, longest + 1, 1) as stream:

@@ -181,7 +181,7 @@ async def test_called_without_a_contract_it_is_waited_for(autojump_clock: Any) -
 
 async def test_arguments_that_cannot_be_sent(autojump_clock: Any) -> None:
     """Nothing is sent, and the caller hears of it at once."""
-    async with open_ends(Service()) as ends:
+    async with open_ends(Service(), limits=Limits(max_value_bytes=1_000_000)) as ends:
         api = ends.client.proxy(Service)
         with pytest.raises(TypeError, match="cannot be encoded"):
             await api.note(Service())
