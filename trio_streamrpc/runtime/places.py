@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_streamrpc.errors import ResourceExhausted, RpcError
-from trio_streamrpc.runtime.calls import serves
+from trio_streamrpc.runtime.calls import may_wait
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.runtime.connection import Connection
     from trio_streamrpc.runtime.objects import Target
 
@@ -71,34 +72,31 @@ class Places:
         try:
             place.acquire_nowait()
         except trio.WouldBlock:
-            await self._wait(place, target, "calls")
+            self._check_waiting(None if target is None else target.root.exchange, "calls")
+            await self._wait(place)
         if uploads:
             try:
-                await self._take_uploads(uploads, target)
+                await self._take_uploads(uploads)
             except BaseException:
                 place.release()
                 raise
         return place, None if deadline == math.inf else max(0.0, deadline - trio.current_time())
 
-    async def _take_uploads(self, count: int, target: Target | None) -> None:
+    async def _take_uploads(self, count: int) -> None:
         taken = 0
         try:
             if self._uploads_turn.locked() or self.uploads.value < count:
-                self._check_waiting(target, "uploads")
+                self._check_waiting(None, "uploads")
             async with self._uploads_turn:
                 while taken < count:
-                    await self._wait(self.uploads, target, "uploads", check=False)
+                    await self._wait(self.uploads)
                     taken += 1
         except BaseException:
             for _ in range(taken):
                 self.uploads.release()
             raise
 
-    async def _wait(
-        self, places: trio.Semaphore, target: Target | None, what: str, *, check: bool = True
-    ) -> None:
-        if check:
-            self._check_waiting(target, what)
+    async def _wait(self, places: trio.Semaphore) -> None:
         self._connection.check_open()
         acquired = False
         with trio.CancelScope() as scope:
@@ -115,9 +113,9 @@ class Places:
                 places.release()
             raise
 
-    def _check_waiting(self, target: Target | None, what: str) -> None:
+    def _check_waiting(self, root: Exchange | None, what: str) -> None:
         """R26: to wait while the other side may wait for us could be for ever."""
-        if serves(self._connection, objects=target is not None):
+        if not may_wait(self._connection, root):
             raise ResourceExhausted(
                 f"the other side has as many {what} as it takes, and a handler of its calls "
                 "does not wait for it"
