@@ -446,6 +446,17 @@ async def test_a_group_from_a_callback(autojump_clock: Any) -> None:
         assert sorted(str(each.message) for each in error.causes) == ["a", "b"]
 
 
+async def test_a_group_that_is_deeper_than_pythons_stack(autojump_clock: Any) -> None:
+    async def fail() -> None:
+        deep: Exception = ValueError("leaf")
+        for _ in range(3000):
+            deep = ExceptionGroup("deep", [deep])
+        raise deep
+
+    async with open_ends(Service()) as ends:
+        assert await ends.client.proxy(Service).tolerant(fail) == "RemoteError"
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_what_no_handler_may_swallow(kind: Any, grouped: bool, autojump_clock: Any) -> None:

@@ -12,7 +12,8 @@ import trio
 from tests.runtime.ends import open_ends, quiet
 from tests.runtime.peer import open_against
 from trio_streamrpc import Call, current_call, rpc
-from trio_streamrpc.runtime.calls import SERVING, serves
+from trio_streamrpc.protocol.exchanges import Exchange
+from trio_streamrpc.runtime.calls import SERVING, may_wait, serves
 from trio_streamrpc.testing import open_pair
 
 
@@ -197,9 +198,7 @@ async def test_whom_a_handler_and_a_callback_serve(autojump_clock):
     seen: dict[str, list[bool]] = {}
 
     def look(name: str, *connections: Any) -> None:
-        seen[name] = [
-            serves(each, objects=objects) for each in connections for objects in (False, True)
-        ]
+        seen[name] = [serves(each) for each in connections]
 
     class Behind:
         @rpc
@@ -225,9 +224,33 @@ async def test_whom_a_handler_and_a_callback_serve(autojump_clock):
         await front.client.call("call", last)
         assert SERVING.get() is None
     assert seen == {
-        "gateway": [True, False, False, False],
-        "behind": [True, False, False, False],
-        "between": [True, False, True, True],
-        "gateway again": [True, False, False, False],
-        "last": [True, True, False, False],
+        "gateway": [True, False],
+        "behind": [True, False],
+        "between": [True, True],
+        "gateway again": [True, False],
+        "last": [True, False],
     }
+
+
+async def test_for_whose_objects_a_handler_waits(autojump_clock):
+    """R26: for those of its own call, and for no other's; a callback waits for nobody's."""
+    seen: list[bool] = []
+
+    class There:
+        @rpc
+        async def call(self, callback) -> None:
+            [own] = there.server.endpoint.exchanges.values()
+            other = Exchange(99, own.state)
+            seen.extend(may_wait(there.server, root) for root in (own, other, None))
+            await callback()
+
+    async def callback() -> None:
+        [*_, own] = there.client.endpoint.exchanges.values()
+        roots = (own, *there.client.endpoint.exchanges.values(), None)
+        seen.extend(may_wait(there.client, root) for root in roots)
+        seen.append(may_wait(there.server, None))
+
+    async with open_ends(There()) as there:
+        assert may_wait(there.client, None)
+        await there.client.call("call", callback)
+    assert seen == [True, False, False, False, False, False, False, True]

@@ -217,6 +217,69 @@ async def test_calls_beside_a_callback_wait(autojump_clock: Any) -> None:
             assert trio.current_time() - start == 6
 
 
+async def test_the_callback_of_another_call_is_not_waited_for(autojump_clock: Any) -> None:
+    """R26: a handler waits for the places of its own call alone: another's may wait for it."""
+    told: list[str] = []
+
+    class Subscriptions:
+        def __init__(self) -> None:
+            self.subscribers: list[Double] = []
+
+        @rpc
+        async def subscribe(self, subscriber: Double) -> int:
+            self.subscribers.append(subscriber)
+            return await subscriber(0)
+
+        @rpc
+        async def publish(self) -> None:
+            for subscriber in self.subscribers:
+                try:
+                    await subscriber(1)
+                except ResourceExhausted as error:
+                    told.append(error.message)
+
+    async with open_ends(Subscriptions(), limits=Limits(max_object_calls=1)) as ends:
+        api = ends.client.proxy(Subscriptions)
+
+        async def subscriber(value: int) -> int:
+            await api.publish()
+            return value
+
+        assert await api.subscribe(subscriber) == 0
+    assert len(told) == 1
+    assert "does not wait for it" in told[0]
+
+
+async def test_uploads_are_not_waited_for_by_who_serves(autojump_clock: Any) -> None:
+    """R19: as for max_calls: their places are those of all calls of a connection."""
+
+    released = trio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        await released.wait()
+
+    class Uploads:
+        @rpc
+        async def send(self, sink: Callable[[AsyncIterable[int]], Awaitable[int]]) -> int:
+            return await sink(numbers())
+
+    async with open_ends(Uploads(), limits=Limits(max_uploads=1)) as ends:
+        api = ends.client.proxy(Uploads)
+
+        async def inner(stream: AsyncIterable[int]) -> int:
+            return sum([each async for each in stream])
+
+        async def outer(stream: AsyncIterable[int]) -> int:
+            with pytest.raises(ResourceExhausted, match="as many uploads as it takes"):
+                await api.send(inner)
+            released.set()
+            return await inner(stream)
+
+        assert await api.send(outer) == 1
+        assert await api.send(inner) == 1
+
+
 # --- through others
 
 
@@ -384,13 +447,15 @@ async def test_a_remote_objects_calls_wait_for_its_places(autojump_clock: Any) -
             assert await account.slow() == 2
 
 
-async def test_a_callback_with_uploads_waits_for_both(autojump_clock: Any) -> None:
-    """R19: the places of its uploads are those of any call's; it takes all, or none."""
+async def test_a_callback_with_uploads_needs_places_for_both(autojump_clock: Any) -> None:
+    """R19: it takes all of them, or none."""
 
     async def numbers() -> AsyncIterator[int]:
         yield 1
 
     class Uploads:
+        refused = 0
+
         @rpc
         async def send(
             self,
@@ -401,7 +466,11 @@ async def test_a_callback_with_uploads_waits_for_both(autojump_clock: Any) -> No
 
             async def one() -> None:
                 nonlocal total
-                found = await sink(numbers(), numbers())
+                try:
+                    found = await sink(numbers(), numbers())
+                except ResourceExhausted:
+                    found = 2
+                    self.refused += 1
                 total += found
 
             async with trio.open_nursery() as nursery:
@@ -430,9 +499,15 @@ async def test_a_callback_with_uploads_waits_for_both(autojump_clock: Any) -> No
                 found += each
         return found
 
-    async with open_ends(Uploads(), limits=Limits(max_uploads=3)) as ends:
+    service = Uploads()
+    async with open_ends(service, limits=Limits(max_uploads=3)) as ends:
         api = ends.client.proxy(Uploads)
+        assert await api.send(total, 1) == 2
+        assert service.refused == 0
         assert await api.send(total, 20) == 40
+        assert service.refused == 19
+        await quiet()
+        ends.assert_clean()
         assert "4 uploads with one call" in await api.too_many(total)
 
 

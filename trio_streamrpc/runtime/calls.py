@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, structs
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.runtime.connection import Connection
 
-__all__ = ["CURRENT_CALL", "EMPTY", "SERVING", "Call", "Serving", "current_call", "serves"]
+__all__ = [
+    "CURRENT_CALL",
+    "EMPTY",
+    "SERVING",
+    "Call",
+    "Serving",
+    "current_call",
+    "may_wait",
+    "serves",
+]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -74,19 +84,29 @@ class Serving(Struct, frozen=True, eq=False):
     """
 
     connection: Connection
-    #: Whether it is a call to a callback or a remote object.
-    is_object: bool
+    #: The record of the call, if it is one to the service; None for a call of an object.
+    root: Exchange | None
     outer: Serving | None
 
 
 SERVING: ContextVar[Serving | None] = ContextVar("trio_streamrpc.serving", default=None)
 
 
-def serves(connection: Connection, *, objects: bool = False) -> bool:
-    """Whether this task serves a call of that connection; with ``objects``, one to an object."""
+def serves(connection: Connection) -> bool:
+    """Whether this task serves a call of that connection."""
+    return not may_wait(connection, None)
+
+
+def may_wait(connection: Connection, root: Exchange | None) -> bool:
+    """Whether this task may wait for a place at the other side of that connection (R26).
+
+    ``root`` is the call that the object belongs to which is to be called; None for a place that
+    all calls share. What serves the other side waits for the objects of the call that it serves,
+    and for nothing else: calls of other objects may themselves wait for what this task serves.
+    """
     serving = SERVING.get()
     while serving is not None:
-        if serving.connection is connection and (serving.is_object or not objects):
-            return True
+        if serving.connection is connection and (root is None or serving.root is not root):
+            return False
         serving = serving.outer
-    return False
+    return True

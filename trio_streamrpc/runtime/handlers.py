@@ -162,7 +162,8 @@ class Handler(ABC):
         call = Call(self.connection, self.name, metadata, self.deadline)
         if not self.is_callback:
             CURRENT_CALL.set(call)
-        SERVING.set(Serving(self.connection, self.export is not None, SERVING.get()))
+        root = self.exchange if self.export is None else None
+        SERVING.set(Serving(self.connection, root, SERVING.get()))
         args, kwargs = self.codec.decode_arguments(
             None if is_absent(frame.args) else frame.args,
             None if is_absent(frame.kwargs) else frame.kwargs,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_streamrpc.errors import ResourceExhausted, RpcError
-from trio_streamrpc.runtime.calls import serves
+from trio_streamrpc.runtime.calls import may_wait
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.protocol.parts import Claim
     from trio_streamrpc.runtime.connection import Connection
     from trio_streamrpc.runtime.objects import Target
@@ -80,11 +81,12 @@ class Places:
         try:
             place.acquire_nowait()
         except trio.WouldBlock:
-            await self._wait(place, target, "calls")
+            self._check_waiting(None if target is None else target.root.exchange, "calls")
+            await self._wait(place)
         ticket = Ticket(place)
         try:
             if attached is not None and attached.uploads:
-                await self._take_uploads(attached.uploads, target)
+                await self._take_uploads(attached.uploads)
                 ticket.uploads = attached.uploads
             if request.is_long(self._endpoint.outbox.whole_bytes):
                 await self._take_room(request, ticket)
@@ -142,7 +144,7 @@ class Places:
             if claim in self._claims:
                 self._claims[claim].set()
 
-    async def _take_uploads(self, count: int, target: Target | None) -> None:
+    async def _take_uploads(self, count: int) -> None:
         limit = self._endpoint.peer.max_uploads
         if count > limit:
             raise ResourceExhausted(
@@ -151,21 +153,17 @@ class Places:
         taken = 0
         try:
             if self._uploads_turn.locked() or self.uploads.value < count:
-                self._check_waiting(target, "uploads")
+                self._check_waiting(None, "uploads")
             async with self._uploads_turn:
                 while taken < count:
-                    await self._wait(self.uploads, target, "uploads", check=False)
+                    await self._wait(self.uploads)
                     taken += 1
         except BaseException:
             for _ in range(taken):
                 self.uploads.release()
             raise
 
-    async def _wait(
-        self, places: trio.Semaphore, target: Target | None, what: str, *, check: bool = True
-    ) -> None:
-        if check:
-            self._check_waiting(target, what)
+    async def _wait(self, places: trio.Semaphore) -> None:
         self._connection.check_open()
         acquired = await self._until_lost(places.acquire)
         try:
@@ -187,9 +185,9 @@ class Places:
                 self._waiting.discard(scope)
         return done
 
-    def _check_waiting(self, target: Target | None, what: str) -> None:
+    def _check_waiting(self, root: Exchange | None, what: str) -> None:
         """R26: to wait while the other side may wait for us could be for ever."""
-        if serves(self._connection, objects=target is not None):
+        if not may_wait(self._connection, root):
             raise ResourceExhausted(
                 f"the other side has as many {what} as it takes, and a handler of its calls "
                 "does not wait for it"
