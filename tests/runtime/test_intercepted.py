@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.runtime.ends import Cut, Ends, open_ends, quiet, sweep
-from tests.runtime.test_interceptors import ONE, Service, noting, plain, wrapping
+from tests.runtime.onions import ONE, Service, noting, wrapping
 from trio_streamrpc import (
     Call,
     ConnectionLost,
@@ -24,6 +24,7 @@ from trio_streamrpc import (
     Stream,
     StreamStatistics,
     Window,
+    rpc,
 )
 
 WRAPPERS = pytest.mark.parametrize("interceptors", [[], [wrapping], [wrapping, wrapping]])
@@ -52,12 +53,13 @@ async def numbers(log: list[str], stop: int = 3) -> AsyncIterator[int]:
 async def test_what_is_no_stream_is_an_error_of_that_call(given, autojump_clock):
     async def answering(call: Call, proceed: Any) -> Any:
         await proceed()
+        await quiet()
         return given
 
     service = Service()
     async with open_with(answering, service=service) as ends:
         stream = ends.client.stream("count")
-        with pytest.raises(TypeError, match="answering has given .*: count is a stream"):
+        with pytest.raises(TypeError, match=r"answering has given .*: count is a stream"):
             async with stream:
                 pytest.fail("it was entered")
         with pytest.raises(trio.ClosedResourceError):
@@ -69,7 +71,7 @@ async def test_what_is_no_stream_is_an_error_of_that_call(given, autojump_clock)
             with pytest.raises(TypeError, match="answering has given"):
                 await stream.receive()
         context = ends.client.context("account", "a")
-        with pytest.raises(TypeError, match="answering has given .*: account is a context"):
+        with pytest.raises(TypeError, match=r"answering has given .*: account is a context"):
             async with context:
                 pytest.fail("it was entered")
         assert ends.up.sent("call")[1:] == []
@@ -155,15 +157,21 @@ async def test_answering_refusing_mapping_and_retrying(autojump_clock):
         assert attempts == ["ValueError: mapped"] * 2
 
 
+class Local:
+    @rpc
+    async def numbers(self) -> AsyncIterator[int]:
+        for number in range(3):
+            await trio.sleep(1)
+            yield number
+
+
 async def test_a_stream_may_be_refused_or_answered(autojump_clock):
+    log: list[str] = []
+
     async def doing(call: Call, proceed: Any) -> Any:
         if call.kwargs.get("stop") == 0:
             raise PermissionDenied("not from here")
-        return plain(trio_numbers())
-
-    async def trio_numbers() -> AsyncIterator[int]:
-        for number in range(3):
-            yield number
+        return numbers(log) if call.args else Local().numbers()
 
     async with open_with(doing) as ends:
         with pytest.raises(PermissionDenied):
@@ -173,9 +181,14 @@ async def test_a_stream_may_be_refused_or_answered(autojump_clock):
         for _ in range(2):
             with pytest.raises(PermissionDenied):
                 await stream.receive()
-        async with ends.client.stream("count") as stream:
-            assert [item async for item in stream] == [0, 1, 2]
-            assert stream.statistics() == StreamStatistics()
+        for arguments in ((), (5,)):
+            async with ends.client.stream("count", *arguments) as stream:
+                assert [item async for item in stream] == [0, 1, 2]
+                assert stream.statistics() == StreamStatistics()
+            # One that nobody has asked for anything is closed, too.
+            async with ends.client.stream("count", *arguments):
+                pass
+        assert log == ["upload closed"]
         assert ends.up.sent("call") == []
 
 
@@ -261,7 +274,7 @@ async def test_batches(interceptors, autojump_clock):
             batches = [batch async for batch in stream.batches()]
             assert [item for batch in batches for item in batch] == list(range(10))
             assert all(batches)
-        found = []
+        found: list[int] = []
         async for batch in ends.client.stream("count", 10).batches():
             found += batch
         assert found == list(range(10))
@@ -276,7 +289,7 @@ async def test_a_cancelled_receive_has_lost_nothing(interceptors, entered, autoj
             yield number
 
     async def take(stream: Stream[int]) -> list[int]:
-        found = []
+        found: list[int] = []
         while len(found) < 4:
             with trio.move_on_after(0.7):
                 found.append(await stream.receive())
@@ -375,7 +388,7 @@ async def test_leaving_waits_for_the_remote_finally(interceptors, autojump_clock
         assert caught.value.__context__ is None
         assert service.log == ["count"] * 2
         async with ends.client.stream("count"):
-            pass
+            await quiet()
         assert service.log == ["count"] * 3
         close, abort, unread = ends.up.sent("cancel")
         assert close["mode"] == unread["mode"] == "close"
@@ -823,10 +836,8 @@ async def test_a_context_that_is_wrapped(autojump_clock):
 async def test_a_context_suppresses(autojump_clock):
     @asynccontextmanager
     async def suppressing() -> AsyncIterator[int]:
-        try:
+        with suppress(RpcError):
             yield 5
-        except RpcError:
-            pass
 
     async with open_with(passing, service={"suppressing": suppressing}) as ends:
         async with ends.client.context("suppressing") as value:
@@ -895,12 +906,13 @@ async def test_a_receive_that_is_cancelled_at_every_step(interceptors, autojump_
             async with ends.client.stream("count", 3, 0, window=ONE) as stream:
                 found: list[int] = []
                 with cut.arm() as scope:
-                    async for item in stream:
-                        found.append(item)
+                    while True:
+                        found.append(await anext(stream, -1))
+                        if found[-1] == -1:
+                            break
                 cancelled = scope.cancelled_caught
-                async for item in stream:
-                    found.append(item)
-                assert found == [0, 1, 2]
+                found += [item async for item in stream]
+                assert [item for item in found if item != -1] == [0, 1, 2]
             return not cancelled
 
         await sweep(receive, at_least=3)

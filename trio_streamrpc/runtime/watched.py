@@ -19,7 +19,7 @@ from trio_streamrpc.runtime.streams import Stream, StreamStatistics
 __all__ = ["Ended", "watch"]
 
 #: Is told how a call has ended: what it raised, or None; and a stream's number of items, or None.
-#: A stream or a context that nobody has taken has ended with a GeneratorExit.
+#: A stream or a context that was given up, or that nobody has taken, has raised a GeneratorExit.
 Ended = Callable[[BaseException | None, int | None], None]
 
 
@@ -72,8 +72,9 @@ class _WatchedStream(Stream[Any]):
         self._stream = stream if isinstance(stream, Stream) else None
         self._end = _End(ended)
         self._end.items = 0
-        #: A cancellation that went through it, which may have been the end of it.
-        self._cancelled: BaseException | None = None
+        #: Whether a cancellation went through it, which may have been the end of it. Not itself:
+        #: what it was raised through refers to this stream, which is to be collected when dropped.
+        self._cancelled = False
 
     def __repr__(self) -> str:
         return repr(self._stream or self._iterator)
@@ -86,10 +87,10 @@ class _WatchedStream(Stream[Any]):
             raise
 
     async def athrow(self, error: BaseException) -> Any:
-        """Raise it at the ``yield`` of a generator; it is raised here if it is none."""
+        """Raise it at the ``yield`` of a generator; here if it is none, or has ended."""
         throw = getattr(self._iterator, "athrow", None)
         try:
-            if throw is None:
+            if throw is None or has_ended(self._iterator):
                 raise error
             return self._taken(await throw(error))
         except BaseException as further:
@@ -111,7 +112,7 @@ class _WatchedStream(Stream[Any]):
 
     def _count(self, items: int) -> None:
         self._end.items = (self._end.items or 0) + items
-        self._cancelled = None
+        self._cancelled = False
 
     def _raised(self, error: BaseException) -> None:
         if isinstance(error, StopAsyncIteration):
@@ -119,7 +120,7 @@ class _WatchedStream(Stream[Any]):
         elif isinstance(error, Exception) and not isinstance(error, trio.ClosedResourceError):
             self._end.tell(error)
         elif has_cancelled(error):
-            self._cancelled = error
+            self._cancelled = True
 
     async def __aenter__(self) -> Self:
         if self._stream is not None:
@@ -140,9 +141,8 @@ class _WatchedStream(Stream[Any]):
         except BaseException as failure:
             self._end.tell(failure)
             raise
-        if error is not None and has_cancelled(error):
-            self._cancelled = error
-        self._end.tell(self._cancelled)
+        given_up = self._cancelled or (error is not None and has_cancelled(error))
+        self._end.tell(GeneratorExit() if given_up else None)
 
     async def aclose(self) -> None:
         await self.__aexit__(None, None, None)
