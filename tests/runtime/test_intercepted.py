@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
@@ -596,6 +597,38 @@ async def test_a_wrapper_maps_errors_and_calls_again(autojump_clock):
         attempts = 0
         async with ends.client.stream("flaky") as stream:
             assert [await stream.receive() for _ in range(2)] == [1, 2]
+
+
+async def test_what_a_wrapper_calls_later_is_closed_after_it_and_not_gathered(autojump_clock):
+    log: list[str] = []
+    alive: list[weakref.ref[Any]] = []
+
+    async def again(call: Call, proceed: Any) -> Any:
+        async def items() -> AsyncIterator[Any]:
+            try:
+                while True:
+                    stream = await proceed()
+                    alive.append(weakref.ref(stream))
+                    async for item in stream:
+                        yield item
+            finally:
+                log.append("wrapper")
+
+        return items()
+
+    service = Service()
+    service.log = log
+    async with open_with(again, service=service) as ends:
+        async with ends.client.stream("count", 2, 0) as stream:
+            found = [await stream.receive() for _ in range(21)]
+            assert found == [*[0, 1] * 10, 0]
+            assert sum(each() is not None for each in alive) <= 3
+            await quiet()
+        assert log == ["count"] * 11 + ["wrapper"]
+        log.clear()
+        async with ends.client.stream("count", window=ONE) as stream:
+            await stream.receive()
+        assert log == ["wrapper", "count"]
 
 
 @WRAPPERS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -60,21 +60,25 @@ class Call(Struct, frozen=True, eq=False):
         """Who the other side is; None if nobody has asked."""
         return self.connection.identity
 
-    def replace(self, **changes: Any) -> Call:
-        """The same call with other ``args``, ``kwargs`` or ``metadata``, for ``proceed``.
+    def replace(
+        self,
+        *,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Call:
+        """The same call with other arguments or other metadata, for ``proceed``.
 
+        What is not given stays as it is, and the rest is not an interceptor's to choose.
         ``metadata`` takes the place of what was there: ``{**call.metadata, "token": token}`` adds
-        to it. Raises :exc:`TypeError` for anything else: the rest is not an interceptor's.
+        to it. Raises :exc:`TypeError` for what cannot be these.
         """
-        unknown = changes.keys() - {"args", "kwargs", "metadata"}
-        if unknown:
-            raise TypeError(f"an interceptor cannot replace the {min(unknown)} of a call")
-        if "args" in changes:
-            changes["args"] = tuple(changes["args"])
-        for each in ("kwargs", "metadata"):
-            if each in changes:
-                changes[each] = _frozen(each, changes[each])
-        return structs.replace(self, **changes)
+        return structs.replace(
+            self,
+            args=self.args if args is None else tuple(args),
+            kwargs=self.kwargs if kwargs is None else _frozen("kwargs", kwargs),
+            metadata=self.metadata if metadata is None else _frozen("metadata", metadata),
+        )
 
 
 def _frozen(what: str, given: Any) -> Mapping[str, Any]:

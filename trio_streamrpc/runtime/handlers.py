@@ -409,14 +409,18 @@ class StreamHandler(Handler):
         self._pump = Pump(connection, self.id, codec.encode_result)
         #: The method's iterator, and what interceptors have put around it, outwards.
         self._iterators: list[AsyncIterator[Any]] = []
+        #: What is pumped, where an interceptor has put something around the method's.
+        self._outermost: AsyncIterator[Any] | None = None
+        self._is_wrapped = False
         #: Whether the generator is being closed, within its budget.
         self._closing = False
 
     async def _serve(self) -> None:
         try:
             iterator = self._take(await self._invoke())
-            if len(self._iterators) > 1:
-                iterator = Unwinding(self._iterators, self.scope)
+            if self._is_wrapped:
+                self._outermost = iterator
+                iterator = Unwinding(iterator, self._iterators, self.scope)
             await self._pump.run(iterator)
         except Exception as error:
             # This is what is told, even if closing is cut short.
@@ -426,7 +430,11 @@ class StreamHandler(Handler):
             await self._close()
 
     async def _adopt(self, given: Any, by: Interceptor | None) -> Any:
-        return self._take(await super()._adopt(given, by))
+        before = len(self._iterators)
+        iterator = self._take(await super()._adopt(given, by))
+        if by is not None and len(self._iterators) > before:
+            self._is_wrapped = True
+        return iterator
 
     def _take(self, given: Any) -> AsyncIterator[Any]:
         """Its iterator, which is closed when the call ends, whoever has it by then."""
@@ -434,8 +442,8 @@ class StreamHandler(Handler):
             # Another stream method, called in place: it may hold scopes open like any generator.
             given = given.iterator
         iterator: AsyncIterator[Any] = aiter(given)
-        others = [each for each in self._iterators if each is not iterator]
-        self._iterators = [*others, iterator]
+        if all(each is not iterator for each in self._iterators):
+            self._iterators.append(iterator)
         return iterator
 
     def on_credit(self) -> None:
@@ -447,8 +455,10 @@ class StreamHandler(Handler):
 
     async def _close(self) -> None:
         """Close what stands at a ``yield``, within its budget (R7, R8): the outermost first."""
-        left = [each for each in reversed(self._iterators) if not has_ended(each)]
-        self._iterators.clear()
+        iterators, self._iterators = self._iterators, []
+        iterators.sort(key=lambda each: each is self._outermost)
+        left = [each for each in reversed(iterators) if not has_ended(each)]
+        self._outermost = None
         if not left:
             return
         if not self.scope.cancel_called:

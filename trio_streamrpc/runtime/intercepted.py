@@ -32,6 +32,8 @@ class Layers:
     def __init__(self, name: str) -> None:
         self._name = name
         self.streams: list[Stream[Any]] = []
+        #: What the consumer takes from, once they have made it; they may call again after that.
+        self.outermost: Stream[Any] | None = None
         #: Whether there is a block to start in: what is called is called at once then.
         self.entered = False
         #: Where uploads and callbacks run: it was opened around the interceptors, which may hold
@@ -49,6 +51,8 @@ class Layers:
             await given.__aenter__()
             given.entered_for_another = True
         stream = given if isinstance(given, Stream) else FedStream(aiter(given), self._name)
+        # One that calls again and again would gather them.
+        self.streams[:] = [each for each in self.streams if not is_over(each)]
         self.streams.append(stream)
         return stream
 
@@ -60,6 +64,7 @@ class Layers:
     ) -> None:
         """Leave all of them, with the error that their block is left with."""
         stack = AsyncExitStack()
+        self.streams.sort(key=lambda each: each is self.outermost)
         for each in self.streams:
             stack.push_async_exit(each)
         self.streams.clear()
@@ -71,6 +76,10 @@ class Layers:
             if isinstance(each, RemoteStream):
                 return each.statistics()
         return StreamStatistics()
+
+
+def is_over(stream: Stream[Any]) -> bool:
+    return isinstance(stream, RemoteStream) and stream.is_over
 
 
 class InterceptedStream(Stream[T]):
@@ -94,7 +103,6 @@ class InterceptedStream(Stream[T]):
         self._needs_block = needs_block
         self._turn = trio.Lock()
         self._layers = Layers(name)
-        self._outer: Stream[T] | None = None
         #: What the interceptors have raised instead of giving a stream.
         self._error: Exception | None = None
         self._companions: AbstractAsyncContextManager[trio.Nursery] | None = None
@@ -109,14 +117,14 @@ class InterceptedStream(Stream[T]):
                 raise trio.ClosedResourceError(f"{self!r} was closed")
             if self._error is not None:
                 raise self._error
-            if self._outer is None:
+            if self._layers.outermost is None:
                 if self._needs_block and not self._layers.entered:
                     raise RuntimeError(
                         f"{self!r} takes a stream or a callback, which runs while it is open: "
                         "enter it with 'async with'"
                     )
-                self._outer = await self._intercepted()
-            return self._outer
+                self._layers.outermost = await self._intercepted()
+            return self._layers.outermost
 
     async def _intercepted(self) -> Stream[T]:
         try:
@@ -131,7 +139,7 @@ class InterceptedStream(Stream[T]):
     async def __aenter__(self) -> Self:
         if self._closed:
             raise trio.ClosedResourceError(f"{self!r} was closed")
-        if self._layers.entered or self._outer is not None:
+        if self._layers.entered or self._layers.outermost is not None:
             raise RuntimeError(f"{self!r} was started already: enter it before its first item")
         self._layers.entered = True
         if self._attaches:
@@ -163,7 +171,7 @@ class InterceptedStream(Stream[T]):
         await trio.lowlevel.checkpoint()
 
     async def receive(self) -> T:
-        outer = self._outer
+        outer = self._layers.outermost
         if outer is None or self._closed:
             outer = await self._start()
         return await outer.receive()
@@ -180,6 +188,7 @@ class InterceptedStream(Stream[T]):
             # An interceptor's generator may refer to these by way of ``proceed``: without them
             # each is collected, and ends, at once.
             layers.streams.clear()
+            layers.outermost = None
 
 
 class FedStream(Stream[T]):

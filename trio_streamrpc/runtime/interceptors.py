@@ -26,6 +26,19 @@ class Proceed(Protocol):
     async def __call__(self, call: Call | None = None, /) -> Any: ...
 
 
+#: What stands around each call: an async function that goes on with the call, or does not::
+#:
+#:     async def timing(call: Call, proceed: Proceed) -> Any:
+#:         start = trio.current_time()
+#:         try:
+#:             return await proceed()
+#:         finally:
+#:             print(call.method, trio.current_time() - start)
+#:
+#: It stands around the call, not around each item: ``proceed()`` gives a stream as soon as there is
+#: one, and the interceptor returns it as it is, or another async iterable, mostly a generator that
+#: iterates over it. Whatever it leaves open is closed when the call ends. For a context it is the
+#: async context manager, and for a task the whole run.
 Interceptor = Callable[[Call, Proceed], Awaitable[Any]]
 
 
@@ -108,7 +121,7 @@ def name_of(interceptor: Interceptor) -> str:
 
 
 class Unwinding(AsyncIterator[Any]):
-    """Iterators of which each iterates over the one before it: a step is the last one's.
+    """Iterators of which each iterates over the one before it: a step is a step of the outermost.
 
     A cancellation that ends the outer ones goes on inwards, as if all were one function: it may
     come from a scope that an inner one holds open across its ``yield``, where it is to end. If the
@@ -116,8 +129,15 @@ class Unwinding(AsyncIterator[Any]):
     nobody would see its items.
     """
 
-    def __init__(self, iterators: Sequence[AsyncIterator[Any]], scope: trio.CancelScope) -> None:
-        *self._inner, self._outermost = iterators
+    def __init__(
+        self,
+        outermost: AsyncIterator[Any],
+        iterators: Sequence[AsyncIterator[Any]],
+        scope: trio.CancelScope,
+    ) -> None:
+        self._outermost = outermost
+        #: All of them; an interceptor may add to them while it runs.
+        self._iterators = iterators
         #: Cancelled, it is all that is to end: then nothing is unwound here.
         self._scope = scope
 
@@ -138,11 +158,11 @@ class Unwinding(AsyncIterator[Any]):
             await self._unwind(further)
 
     async def _unwind(self, error: BaseException) -> NoReturn:
-        for each in reversed(self._inner):
+        for each in reversed(self._iterators):
             if self._scope.cancel_called or not has_cancelled(error):
                 break
             throw = getattr(each, "athrow", None)
-            if throw is None or has_ended(each):
+            if throw is None or each is self._outermost or has_ended(each):
                 continue
             try:
                 await throw(error)
