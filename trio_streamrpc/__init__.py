@@ -3,7 +3,7 @@
 The layers, from the top; each imports only those below it::
 
     cli, testing        commands; the kit for tests
-    client, server      connect(), serve()
+    client, server      connect(), serve(); beside them batching, and interceptors that are ready
     runtime             one connection alive under Trio
     transports          whole messages over something
     contract            what a service is, read from its Python source

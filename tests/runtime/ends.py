@@ -6,7 +6,7 @@ either side, no place is taken, no task more is alive than before.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -16,7 +16,7 @@ import trio
 import trio.testing
 
 from tests.protocol.wire import read
-from trio_streamrpc import Connection, Limits, Transport, open_connection
+from trio_streamrpc import Connection, Interceptor, Limits, Transport, open_connection
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.memory import open_memory_transports
@@ -114,6 +114,8 @@ async def open_ends(
     encoding: Encoding = "msgpack",
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
+    interceptors: Sequence[Interceptor] = (),
+    client_interceptors: Sequence[Interceptor] = (),
     clean: bool = True,
 ) -> AsyncIterator[Ends]:
     """As ``trio_streamrpc.testing.open_pair``, with both ends in hand.
@@ -136,6 +138,7 @@ async def open_ends(
                     limits=limits,
                     converter=converter,
                     mask_errors=mask_errors,
+                    interceptors=interceptors,
                 ) as connection:
                     servers.append(connection)
                     ready.set()
@@ -153,6 +156,7 @@ async def open_ends(
                 limits=client_limits or limits,
                 converter=converter,
                 mask_errors=mask_errors,
+                interceptors=client_interceptors,
             ) as client:
                 await ready.wait()
                 await quiet()

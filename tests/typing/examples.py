@@ -7,14 +7,25 @@ and no other line may be.
 
 # pyright: strict
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar, assert_type
 
 import trio
 
 from trio_streamrpc.contract.decorators import rpc
+from trio_streamrpc.interceptors import limit_concurrency, limit_rate, log_calls
 from trio_streamrpc.limits import Window
+from trio_streamrpc.runtime.calls import Call
+from trio_streamrpc.runtime.interceptors import Interceptor, Proceed
 from trio_streamrpc.runtime.proxies import DynamicProxy, with_options
 from trio_streamrpc.runtime.streams import Stream
 
@@ -393,6 +404,53 @@ async def mistakes_with_a_service(service: Service) -> None:
     service.transaction()  # error
     service.static("5")  # error
     await service.of_class("5")  # error
+
+
+async def timing(call: Call, proceed: Proceed) -> Any:
+    assert_type(call.method, str)
+    assert_type(call.arguments, Mapping[int | str, Any])
+    assert_type(call.replace(args=[5], metadata={"token": "x"}), Call)
+    await proceed()
+    await proceed(call.replace(kwargs={"at": 5}))
+    await proceed(5)  # error
+    await proceed(call, call)  # error
+    call.replace(args=5)  # error
+    call.replace(method="other")  # error
+    call.method = "other"  # error
+    return await proceed(call)
+
+
+async def any_proceed(call: Call, proceed: Callable[..., Awaitable[Any]]) -> list[int]:
+    return [await proceed()]
+
+
+class Counting:
+    async def __call__(self, call: Call, proceed: Proceed) -> Any:
+        return await proceed()
+
+
+def not_async(call: Call, proceed: Proceed) -> int:
+    return 5
+
+
+async def of_one(call: Call) -> Any: ...
+
+
+def interceptors() -> None:
+    ready = [log_calls(), limit_concurrency(5), limit_rate(5)]
+    assert_type(ready, list[Interceptor])
+    found: Sequence[Interceptor] = [timing, any_proceed, Counting(), *ready]
+    found = [not_async]  # error
+    found = [of_one]  # error
+    found = [Counting]  # error
+    del found
+    log_calls(level="DEBUG")
+    limit_concurrency({"history": 5}, per_method=False, refuse=True)
+    limit_rate(0.5, burst=2, refuse=True)
+    log_calls("name")  # error
+    limit_concurrency("5")  # error
+    limit_concurrency({"history": "5"})  # error
+    limit_rate(5, 0.5)  # error
 
 
 rpc(name=5)  # error

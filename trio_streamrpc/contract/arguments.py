@@ -62,6 +62,8 @@ class MethodCodec:
         # A task status never travels: the callee's runtime fills it in by name (R20).
         self.parameters = [each for each in method.parameters if each.role is not Role.TASK_STATUS]
         self.positional = [each for each in self.parameters if each.kind in POSITIONAL]
+        #: The names of the arguments that are given by position, as far as they have any.
+        self.names = tuple(each.name for each in self.positional)
         self.named = {each.name: each for each in self.parameters if each.kind in NAMED}
         self.variadic = self._only(inspect.Parameter.VAR_POSITIONAL)
         self.variadic_named = self._only(inspect.Parameter.VAR_KEYWORD)

@@ -31,7 +31,11 @@ class Attachments:
     """The uploads and callbacks of one call; entered in the caller's task, around the call."""
 
     def __init__(
-        self, connection: Connection, codec: MethodCodec, references: Sequence[Reference]
+        self,
+        connection: Connection,
+        codec: MethodCodec,
+        references: Sequence[Reference],
+        nursery: trio.Nursery | None = None,
     ) -> None:
         self._connection = connection
         self._codec = codec
@@ -42,7 +46,8 @@ class Attachments:
         self._idle: trio.Event | None = None
         self._id = 0
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
-        self._nursery: trio.Nursery | None = None
+        #: Where they run: one that is given is closed by who has opened it.
+        self._nursery = nursery
         #: What an upload's iterator raised: what the call ends with (R10).
         self.error: BaseException | None = None
         #: Whether it came out of the call already.
@@ -64,8 +69,9 @@ class Attachments:
     # --- the caller's block
 
     async def __aenter__(self) -> Self:
-        self._manager = open_companion_nursery()
-        self._nursery = await self._manager.__aenter__()
+        if self._nursery is None:
+            self._manager = open_companion_nursery()
+            self._nursery = await self._manager.__aenter__()
         return self
 
     async def __aexit__(
@@ -76,8 +82,8 @@ class Attachments:
     ) -> None:
         # Nothing is exported any more before the nursery closes that its calls would run in.
         self.end()
-        assert self._manager is not None
-        await self._manager.__aexit__(kind, error, traceback)
+        if self._manager is not None:
+            await self._manager.__aexit__(kind, error, traceback)
         if self.error is None or self.told or self.error is error:
             return
         if error is None or isinstance(error, trio.Cancelled):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,13 +34,31 @@ class Call(Struct, frozen=True, eq=False):
     connection: Connection
     #: The method's dotted name; a remote object's methods follow the name of what yielded it.
     method: str
-    #: What the caller sent along, over what its connection was opened with.
+    #: What the caller sends along; where it is served, over what its connection was opened with.
     metadata: Mapping[str, Any]
     #: When the caller gives up, on Trio's clock; ``math.inf`` if never (R23).
     deadline: float
     #: The arguments, for interceptors; a handler has its own, and these are empty.
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = EMPTY
+    #: The names of the parameters that take ``args``, as far as this side knows them.
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> Mapping[int | str, Any]:
+        """The arguments, for interceptors, by the names of the method's parameters.
+
+        One that has no name here is under its index: what ``*args`` takes, and all that is given by
+        position where this side has no contract. Defaults that were not given are not in it.
+        """
+        found: dict[int | str, Any] = {
+            self.parameters[index] if index < len(self.parameters) else index: value
+            for index, value in enumerate(self.args)
+        }
+        for name, value in self.kwargs.items():
+            # ``**kwargs`` may hold the name of a positional-only parameter, which it is not.
+            found.setdefault(name, value)
+        return MappingProxyType(found)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -52,17 +70,31 @@ class Call(Struct, frozen=True, eq=False):
         """Who the other side is; None if nobody has asked."""
         return self.connection.identity
 
-    def replace(self, **changes: Any) -> Call:
-        """The same call with other ``args``, ``kwargs`` or ``metadata``, for ``proceed``.
+    def replace(
+        self,
+        *,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Call:
+        """The same call with other arguments or other metadata, for ``proceed``.
 
-        Raises :exc:`TypeError` for anything else: the rest is not an interceptor's to choose.
+        What is not given stays as it is, and the rest is not an interceptor's to choose.
+        ``metadata`` takes the place of what was there: ``{**call.metadata, "token": token}`` adds
+        to it. Raises :exc:`TypeError` for what cannot be these.
         """
-        unknown = changes.keys() - {"args", "kwargs", "metadata"}
-        if unknown:
-            raise TypeError(f"an interceptor cannot replace the {min(unknown)} of a call")
-        if "args" in changes:
-            changes["args"] = tuple(changes["args"])
-        return structs.replace(self, **changes)
+        return structs.replace(
+            self,
+            args=self.args if args is None else tuple(args),
+            kwargs=self.kwargs if kwargs is None else _frozen("kwargs", kwargs),
+            metadata=self.metadata if metadata is None else _frozen("metadata", metadata),
+        )
+
+
+def _frozen(what: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise TypeError(f"the {what} of a call is a mapping of names, not {given!r}")
+    return MappingProxyType(dict(given))
 
 
 CURRENT_CALL: ContextVar[Call] = ContextVar("trio_streamrpc.current_call")

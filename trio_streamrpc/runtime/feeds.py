@@ -1,6 +1,7 @@
 """A source of items in a task of its own, and the batch that it fills.
 
-What :func:`trio_streamrpc.batched` needs for an iterator whose ``anext`` must not be cancelled.
+What :func:`trio_streamrpc.batched`, and what an interceptor has put around a stream, need for an
+iterator whose ``anext`` must not be cancelled.
 """
 
 from __future__ import annotations
@@ -89,10 +90,16 @@ class Batch(Generic[T]):
 
 
 class Feed(Generic[T]):
-    """A source in a task of its own, from its first item to its closing."""
+    """A source in a task of its own, from its first item to its closing.
 
-    def __init__(self, source: AsyncIterator[T], batch: Batch[T]) -> None:
+    ``name`` is what messages and the log call it.
+    """
+
+    def __init__(
+        self, source: AsyncIterator[T], batch: Batch[T], name: str = "the source of batched()"
+    ) -> None:
         self._source = source
+        self._name = name
         self.batch = batch
         #: Of the Trio run that it belongs to, once it has started.
         self.token: trio.lowlevel.TrioToken | None = None
@@ -114,7 +121,7 @@ class Feed(Generic[T]):
         self._done = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<the source of batched(): {self._source!r}>"
+        return f"<{self._name}: {self._source!r}>"
 
     # --- for the consumer
 
@@ -213,7 +220,7 @@ class Feed(Generic[T]):
             # A group without any stays the same object.
             rest = error if cancelled is None else others
         self._in_cleanup = self._closing
-        self._error = rest or trio.BrokenResourceError("the source of batched() was cancelled")
+        self._error = rest or trio.BrokenResourceError(f"{self._name} was cancelled")
         # A cancellation is no news to those who do not ask for more.
         self.told = rest is None
 

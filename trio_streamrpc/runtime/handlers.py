@@ -12,9 +12,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec import structs
 
 from trio_streamrpc.errors import CleanupTimeout, Code
 from trio_streamrpc.protocol.frames import Call as CallFrame
@@ -29,7 +31,13 @@ from trio_streamrpc.runtime.failures import (
     is_confined,
     text_of,
 )
-from trio_streamrpc.runtime.interceptors import intercept
+from trio_streamrpc.runtime.interceptors import (
+    Interceptor,
+    Onion,
+    Unwinding,
+    check_fits,
+    intercept,
+)
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.objects import Export, Root
 from trio_streamrpc.runtime.pumps import Pump
@@ -73,8 +81,6 @@ class Handler(ABC):
         if frame.timeout is not None:
             self.deadline = trio.current_time() + frame.timeout
         self._frame: CallFrame | None = frame
-        # What interceptors have been given instead of an iterator of their own.
-        self._iterators: list[Any] = []
         self.scope = trio.CancelScope(shield=self._is_shielded())
         self.asked = False
         #: Whether it was asked since this side goes away, rather than by its caller (R6).
@@ -174,19 +180,28 @@ class Handler(ABC):
     async def _intercepted(
         self, call: Call, args: list[Any], kwargs: dict[str, Any], more: dict[str, Any]
     ) -> Any:
-        async def proceed(call: Call) -> Any:
-            assert self.method.function is not None
-            # What current_call() tells is what the interceptors have made of it.
-            CURRENT_CALL.set(call.replace(args=(), kwargs=EMPTY))
-            value = self.method.function(*call.args, **call.kwargs, **more)
-            value = await value if inspect.isawaitable(value) else value
-            if hasattr(value, "__aiter__"):
-                # Whatever is put around it, it is closed when the call ends.
-                self._iterators.append(value)
-            return value
+        function = self.method.function
+        assert function is not None
 
-        call = call.replace(args=args, kwargs=kwargs)
-        return await intercept(self.connection.callee.interceptors, call, proceed)
+        async def innermost(call: Call) -> Any:
+            # What current_call() tells is what the interceptors have made of it.
+            CURRENT_CALL.set(structs.replace(call, args=(), kwargs=EMPTY, parameters=()))
+            value = function(*call.args, **call.kwargs, **more)
+            return await value if inspect.isawaitable(value) else value
+
+        call = structs.replace(
+            call,
+            args=tuple(args),
+            kwargs=MappingProxyType(kwargs),
+            parameters=self.codec.names,
+        )
+        onion = Onion(self.connection.callee.interceptors, innermost, self._adopt)
+        return await intercept(onion, call)
+
+    async def _adopt(self, given: Any, by: Interceptor | None) -> Any:
+        """Take in what the method or an interceptor has given."""
+        check_fits(self.method.kind, given, by, self.name)
+        return given
 
     @property
     def is_callback(self) -> bool:
@@ -393,23 +408,44 @@ class StreamHandler(Handler):
     ) -> None:
         super().__init__(connection, method, codec, frame, export)
         self._pump = Pump(connection, self.id, codec.encode_result)
+        #: The method's iterator, and what interceptors have put around it, outwards.
+        self._iterators: list[AsyncIterator[Any]] = []
+        #: What is pumped, where an interceptor has put something around the method's.
+        self._outermost: AsyncIterator[Any] | None = None
+        self._is_wrapped = False
         #: Whether the generator is being closed, within its budget.
         self._closing = False
 
     async def _serve(self) -> None:
-        iterator = await self._invoke()
-        if isinstance(iterator, LocalStream):
-            # Another stream method, called in place: it may hold scopes open like any generator.
-            iterator = iterator.iterator
-        iterator = aiter(iterator)
         try:
+            iterator = self._take(await self._invoke())
+            if self._is_wrapped:
+                self._outermost = iterator
+                iterator = Unwinding(iterator, self._iterators, self.scope)
             await self._pump.run(iterator)
         except Exception as error:
             # This is what is told, even if closing is cut short.
             self._failed(error)
             raise
         finally:
-            await self._close(iterator)
+            await self._close()
+
+    async def _adopt(self, given: Any, by: Interceptor | None) -> Any:
+        before = len(self._iterators)
+        iterator = self._take(await super()._adopt(given, by))
+        if by is not None and len(self._iterators) > before:
+            self._is_wrapped = True
+        return iterator
+
+    def _take(self, given: Any) -> AsyncIterator[Any]:
+        """Its iterator, which is closed when the call ends, whoever has it by then."""
+        if isinstance(given, LocalStream):
+            # Another stream method, called in place: it may hold scopes open like any generator.
+            given = given.iterator
+        iterator: AsyncIterator[Any] = aiter(given)
+        if all(each is not iterator for each in self._iterators):
+            self._iterators.append(iterator)
+        return iterator
 
     def on_credit(self) -> None:
         self._pump.on_credit()
@@ -418,25 +454,18 @@ class StreamHandler(Handler):
         if not self._pump.ask() and not self._closing:
             self.scope.cancel()
 
-    async def _close(self, iterator: AsyncIterator[Any]) -> None:
-        """Close what stands at a ``yield``, within its budget (R7, R8)."""
-        left = [each for each in self._left_open(iterator) if not has_ended(each)]
+    async def _close(self) -> None:
+        """Close what stands at a ``yield``, within its budget (R7, R8): the outermost first."""
+        iterators, self._iterators = self._iterators, []
+        iterators.sort(key=lambda each: each is self._outermost)
+        left = [each for each in reversed(iterators) if not has_ended(each)]
+        self._outermost = None
         if not left:
             return
         if not self.scope.cancel_called:
             self._closing = True
             self.scope.deadline = trio.current_time() + self.cleanup
         await self._close_all(left)
-
-    def _left_open(self, iterator: Any) -> list[Any]:
-        """What is to be closed: the iterator, and within it what interceptors were given."""
-        found = [iterator]
-        for each in reversed(self._iterators):
-            inner = each.iterator if isinstance(each, LocalStream) else each
-            if all(inner is not other for other in found):
-                found.append(inner)
-        self._iterators.clear()
-        return found
 
     async def _close_all(self, iterators: list[Any]) -> None:
         outermost, *inner = iterators

@@ -2,80 +2,153 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import trio
 
+from trio_streamrpc.contract.methods import Kind
+from trio_streamrpc.nurseries import open_companion_nursery
+from trio_streamrpc.runtime.feeds import Batch, Feed
+from trio_streamrpc.runtime.interceptors import Interceptor, check_fits
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.streams import RemoteStream, Stream, StreamStatistics
 
-__all__ = ["InterceptedContext", "InterceptedStream"]
+__all__ = ["InterceptedContext", "InterceptedStream", "Layers"]
 
 T = TypeVar("T")
+
+
+class Layers:
+    """One remote stream and what interceptors have put around it, from the inside outwards.
+
+    All of it is closed with the stream, the outermost first: whatever an interceptor leaves open,
+    the remote side has finished when the block ends.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.streams: list[Stream[Any]] = []
+        #: What the consumer takes from, once they have made it; they may call again after that.
+        self.outermost: Stream[Any] | None = None
+        #: Whether there is a block to start in: what is called is called at once then.
+        self.entered = False
+        #: Where uploads and callbacks run: it was opened around the interceptors, which may hold
+        #: scopes of their own while they call.
+        self.nursery: trio.Nursery | None = None
+
+    async def adopt(self, given: Any, by: Interceptor | None) -> Stream[Any]:
+        """Take in what the call or an interceptor has given; it is a Stream from then on."""
+        check_fits(Kind.SERVER_STREAM, given, by, self._name)
+        if any(given is each for each in self.streams):
+            return given  # type: ignore[no-any-return]
+        if isinstance(given, LocalStream):
+            given = given.iterator
+        if isinstance(given, RemoteStream) and self.entered:
+            await given.__aenter__()
+            given.entered_for_another = True
+        stream = given if isinstance(given, Stream) else FedStream(aiter(given), self._name)
+        # One that calls again and again would gather them.
+        self.streams[:] = [each for each in self.streams if not is_over(each)]
+        self.streams.append(stream)
+        return stream
+
+    async def close(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Leave all of them, with the error that their block is left with."""
+        stack = AsyncExitStack()
+        self.streams.sort(key=lambda each: each is self.outermost)
+        for each in self.streams:
+            stack.push_async_exit(each)
+        self.streams.clear()
+        await stack.__aexit__(kind, error, traceback)
+
+    def statistics(self) -> StreamStatistics:
+        """What came over the wire: of the stream that was called last."""
+        for each in reversed(self.streams):
+            if isinstance(each, RemoteStream):
+                return each.statistics()
+        return StreamStatistics()
+
+
+def is_over(stream: Stream[Any]) -> bool:
+    return isinstance(stream, RemoteStream) and stream.is_over
 
 
 class InterceptedStream(Stream[T]):
     """What interceptors have made of a remote stream; they run when it is entered, or first asked.
 
-    If they let it through as it is, this is that stream. If they have put another iterator around
-    it, that one is closed first and the remote stream is left after it, so that the remote side has
-    finished when the block ends.
+    ``make`` runs them. With ``attaches`` there may be uploads or callbacks among the arguments;
+    with ``needs_block`` there are.
     """
 
-    def __init__(self, name: str, make: Callable[[InterceptedStream[T]], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[Layers], Awaitable[Stream[T]]],
+        *,
+        attaches: bool,
+        needs_block: bool,
+    ) -> None:
         self._name = name
         self._make = make
+        self._attaches = attaches
+        self._needs_block = needs_block
         self._turn = trio.Lock()
-        self._outer: Stream[T] | None = None
-        #: What is closed with it, the last one first.
-        self._stack = AsyncExitStack()
-        self._entered = False
+        self._layers = Layers(name)
+        #: What the interceptors have raised instead of giving a stream.
+        self._error: Exception | None = None
+        self._companions: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
         return f"<Stream of {self._name}>"
 
-    async def adopt(self, remote: RemoteStream[Any]) -> RemoteStream[Any]:
-        """Make a remote stream, which an interceptor goes on with, part of this one."""
-        if self._entered and remote.needs_block:
-            await remote.__aenter__()
-            remote.entered_for_another = True
-        self._stack.push_async_exit(remote)
-        return remote
-
     async def _start(self) -> Stream[T]:
         async with self._turn:
             if self._closed:
                 raise trio.ClosedResourceError(f"{self!r} was closed")
-            if self._outer is None:
-                made = await self._make(self)
-                if not isinstance(made, AsyncIterable):
-                    raise TypeError(
-                        f"an interceptor has made {made!r} of the stream {self._name}: it is to be "
-                        "an async iterable"
+            if self._error is not None:
+                raise self._error
+            if self._layers.outermost is None:
+                if self._needs_block and not self._layers.entered:
+                    raise RuntimeError(
+                        f"{self!r} takes a stream or a callback, which runs while it is open: "
+                        "enter it with 'async with'"
                     )
-                outer = made if isinstance(made, Stream) else LocalStream(aiter(made))
-                if self._entered and not (isinstance(outer, RemoteStream) and outer.needs_block):
-                    await outer.__aenter__()
-                if not isinstance(outer, RemoteStream):
-                    self._stack.push_async_exit(outer)
-                self._outer = outer
-            return self._outer
+                self._layers.outermost = await self._intercepted()
+            return self._layers.outermost
+
+    async def _intercepted(self) -> Stream[T]:
+        try:
+            return await self._make(self._layers)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self._error = error
+            # What an interceptor gave to one that has failed is nobody's any more.
+            await self._layers.close(type(error), error, error.__traceback__)
+            raise
 
     async def __aenter__(self) -> Self:
         if self._closed:
             raise trio.ClosedResourceError(f"{self!r} was closed")
-        if self._entered or self._outer is not None:
+        if self._layers.entered or self._layers.outermost is not None:
             raise RuntimeError(f"{self!r} was started already: enter it before its first item")
-        self._entered = True
+        self._layers.entered = True
+        if self._attaches:
+            self._companions = open_companion_nursery()
+            self._layers.nursery = await self._companions.__aenter__()
         try:
             await self._start()
         except BaseException as error:
-            self._closed = True
-            await self._stack.__aexit__(type(error), error, error.__traceback__)
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return self
 
@@ -86,21 +159,89 @@ class InterceptedStream(Stream[T]):
         traceback: TracebackType | None,
     ) -> None:
         self._closed = True
-        await self._stack.__aexit__(kind, error, traceback)
+        async with AsyncExitStack() as stack:
+            if self._companions is not None:
+                stack.push_async_exit(self._companions)
+            stack.push_async_exit(self._layers.close)
+            await stack.pop_all().__aexit__(kind, error, traceback)
 
     async def aclose(self) -> None:
         self._closed = True
+        await self._layers.close()
         await trio.lowlevel.checkpoint()
-        await self._stack.aclose()
 
     async def receive(self) -> T:
-        return await (await self._start()).receive()
+        outer = self._layers.outermost
+        if outer is None or self._closed:
+            outer = await self._start()
+        return await outer.receive()
 
     def batches(self) -> AsyncIterator[list[T]]:
         return _Batches(self._start)
 
     def statistics(self) -> StreamStatistics:
-        return StreamStatistics() if self._outer is None else self._outer.statistics()
+        return self._layers.statistics()
+
+    def __del__(self) -> None:
+        layers = getattr(self, "_layers", None)
+        if layers is not None:
+            # An interceptor's generator may refer to these by way of ``proceed``: without them
+            # each is collected, and ends, at once.
+            layers.streams.clear()
+            layers.outermost = None
+
+
+class FedStream(Stream[T]):
+    """An interceptor's iterator in a task of its own: a receive that is cancelled loses nothing.
+
+    It is asked for an item only while one is waited for. Like a handler's it may hold scopes and
+    nurseries open across its ``yield``.
+    """
+
+    def __init__(self, iterator: AsyncIterator[T], name: str) -> None:
+        self._batch = Batch[T](1, math.inf)
+        self._feed = Feed(iterator, self._batch, f"an interceptor's stream of {name}")
+        self._name = name
+        self._turn = trio.Lock()
+        self._received = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self._name}>"
+
+    async def receive(self) -> T:
+        async with self._turn:
+            if not self._closed:
+                await self._feed.fill()
+            if self._closed:
+                raise trio.ClosedResourceError(f"{self!r} was closed")
+            for item in self._batch.take():
+                self._received += 1
+                return item
+            error = self._feed.tell()
+            try:
+                raise error or trio.EndOfChannel
+            finally:
+                del error
+
+    def batches(self) -> AsyncIterator[list[T]]:
+        return _Singles(self)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._batch.take()
+        await self._feed.aclose()
+        await trio.lowlevel.checkpoint()
+
+    def statistics(self) -> StreamStatistics:
+        return StreamStatistics(items_received=self._received)
+
+    def __del__(self) -> None:
+        # In any thread; nobody waits.
+        feed = getattr(self, "_feed", None)
+        if feed is not None and feed.token is not None and not feed.told:
+            with suppress(trio.RunFinishedError):
+                feed.token.run_sync_soon(feed.abandon)
 
 
 class _Batches(AsyncIterator[list[T]]):
@@ -114,26 +255,32 @@ class _Batches(AsyncIterator[list[T]]):
         return await anext(self._batches)
 
 
+class _Singles(AsyncIterator[list[T]]):
+    def __init__(self, stream: Stream[T]) -> None:
+        self._stream = stream
+
+    async def __anext__(self) -> list[T]:
+        return [await anext(self._stream)]
+
+
 class InterceptedContext:
     """What interceptors have made of a remote context; they run when it is entered."""
 
     def __init__(self, name: str, make: Callable[[], Awaitable[Any]]) -> None:
         self._name = name
         self._make = make
-        self._inner: Any = None
+        self._entered = False
+        self._outer: Any = None
 
     def __repr__(self) -> str:
         return f"<remote context {self._name}>"
 
     async def __aenter__(self) -> Any:
-        made = await self._make()
-        if not hasattr(made, "__aenter__"):
-            raise TypeError(
-                f"an interceptor has made {made!r} of the context {self._name}: it is to be an "
-                "async context manager"
-            )
-        self._inner = made
-        return await made.__aenter__()
+        if self._entered:
+            raise RuntimeError(f"{self!r} was entered already: call its method for another")
+        self._entered = True
+        self._outer = await self._make()
+        return await self._outer.__aenter__()
 
     async def __aexit__(
         self,
@@ -141,5 +288,5 @@ class InterceptedContext:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        suppressed: bool | None = await self._inner.__aexit__(kind, error, traceback)
+        suppressed: bool | None = await self._outer.__aexit__(kind, error, traceback)
         return suppressed

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import Struct
 
+from trio_streamrpc.contract.methods import Kind
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.credit import Growth
 from trio_streamrpc.protocol.frames import Error, ErrorInfo, Result
@@ -21,8 +22,8 @@ from trio_streamrpc.runtime.attachments import Attachments
 from trio_streamrpc.runtime.calls import Call
 from trio_streamrpc.runtime.contexts import Held, MakeProxy, RemoteContext, run_task
 from trio_streamrpc.runtime.failures import error_from
-from trio_streamrpc.runtime.intercepted import InterceptedContext, InterceptedStream
-from trio_streamrpc.runtime.interceptors import intercept
+from trio_streamrpc.runtime.intercepted import InterceptedContext, InterceptedStream, Layers
+from trio_streamrpc.runtime.interceptors import Interceptor, Onion, check_fits, intercept
 from trio_streamrpc.runtime.options import NO_OPTIONS, Options
 from trio_streamrpc.runtime.streams import Receiver, RemoteStream, Stream
 
@@ -148,18 +149,24 @@ class RemoteMethod:
         """A stream that starts when it is entered, or when its first item is asked for."""
         if not self._is_intercepted:
             return self._stream(args, kwargs, self._options)
-        self._check(args, kwargs)
+        # What does not fit the method is told at once, as without interceptors.
+        _, _, references = self._codec.encode_arguments(args, kwargs)
 
-        async def make(stream: InterceptedStream[Any]) -> Any:
+        async def make(layers: Layers) -> Any:
             async def proceed(call: Call) -> Any:
-                return await stream.adopt(self._stream(call.args, call.kwargs, self._changed(call)))
+                return self._stream(call.args, call.kwargs, self._changed(call), layers.nursery)
 
-            return await self._intercept(args, kwargs, proceed)
+            return await self._intercept(args, kwargs, proceed, layers.adopt)
 
-        return InterceptedStream(self.name, make)
+        attaches = self._codec.is_open or not self._codec.is_plain
+        return InterceptedStream(
+            self.name, make, attaches=attaches, needs_block=len(references) > 0
+        )
 
-    def _stream(self, args: Args, kwargs: Kwargs, options: Options) -> RemoteStream[Any]:
-        request = self._request(args, kwargs, options)
+    def _stream(
+        self, args: Args, kwargs: Kwargs, options: Options, nursery: trio.Nursery | None = None
+    ) -> RemoteStream[Any]:
+        request = self._request(args, kwargs, options, nursery)
         limits = self._caller.limits
         # A window that somebody chose stays as it is; another grows when the link needs it (R15).
         first = options.window or limits.window
@@ -188,14 +195,18 @@ class RemoteMethod:
         """A remote context, which is entered when the block begins."""
         if not self._is_intercepted:
             return RemoteContext(self._hold(args, kwargs, self._options, make_proxy))
-        self._check(args, kwargs)
+        self._codec.encode_arguments(args, kwargs)
 
         async def proceed(call: Call) -> Any:
             held = self._hold(call.args, call.kwargs, self._changed(call), make_proxy)
             return RemoteContext(held)
 
+        async def adopt(given: Any, by: Interceptor | None) -> Any:
+            check_fits(Kind.CONTEXT, given, by, self.name)
+            return given
+
         async def make() -> Any:
-            return await self._intercept(args, kwargs, proceed)
+            return await self._intercept(args, kwargs, proceed, adopt)
 
         return InterceptedContext(self.name, make)
 
@@ -240,7 +251,11 @@ class RemoteMethod:
         return len(self._caller.interceptors) > 0 and self.method.name != ""
 
     async def _intercept(
-        self, args: Args, kwargs: Kwargs, innermost: Callable[[Call], Awaitable[Any]]
+        self,
+        args: Args,
+        kwargs: Kwargs,
+        innermost: Callable[[Call], Awaitable[Any]],
+        adopt: Callable[[Any, Interceptor | None], Awaitable[Any]] | None = None,
     ) -> Any:
         call = Call(
             self._caller.connection,
@@ -249,21 +264,20 @@ class RemoteMethod:
             trio.current_effective_deadline(),
             tuple(args),
             MappingProxyType(dict(kwargs)),
+            self._codec.names,
         )
-        return await intercept(self._caller.interceptors, call, innermost)
+        return await intercept(Onion(self._caller.interceptors, innermost, adopt), call)
 
     def _changed(self, call: Call) -> Options:
         return self._options.with_metadata(call.metadata)
 
-    def _check(self, args: Args, kwargs: Kwargs) -> None:
-        """What does not fit the method is told at once, as without interceptors."""
-        self._codec.encode_arguments(args, kwargs)
-
-    def _request(self, args: Args, kwargs: Kwargs, options: Options) -> Request:
+    def _request(
+        self, args: Args, kwargs: Kwargs, options: Options, nursery: trio.Nursery | None = None
+    ) -> Request:
         packed, named, references = self._codec.encode_arguments(args, kwargs)
         attached = None
         if references:
-            attached = Attachments(self._caller.connection, self._codec, references)
+            attached = Attachments(self._caller.connection, self._codec, references, nursery)
         metadata = options.encoded(self._caller.payloads) if options.metadata else None
         return Request(
             self.method.name, packed, named, metadata, options.priority, self._target, attached

@@ -196,6 +196,13 @@ class RemoteStream(Stream[T_co]):
         """Whether it has to be entered: what goes with its call runs in the block."""
         return self._attached is not None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be closed: it has ended, and whoever took from it knows."""
+        receiver = self._receiver
+        ended = receiver is not None and receiver.finished.is_set()
+        return ended and self._told and self._stack is None
+
     async def __aenter__(self) -> Self:
         if self._closed:
             raise trio.ClosedResourceError(f"{self!r} was closed")

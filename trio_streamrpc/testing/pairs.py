@@ -17,7 +17,7 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
-from trio_streamrpc.runtime.interceptors import Interceptor
+from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.memory import open_memory_transports
 
@@ -48,6 +48,7 @@ async def open_pair(
     # What is wrong with the arguments is told here, and not by both sides at once.
     payloads_for(encoding, converter)
     MethodTable.of(service)
+    interceptors, client_interceptors = checked(interceptors), checked(client_interceptors)
     here, there = open_memory_transports(encoding=encoding)
     async with open_background_nursery() as nursery:
         served = trio.Event()
