@@ -82,7 +82,7 @@ def test_an_upload_begins_with_what_the_other_side_announced(encoding: Encoding)
 def test_references_count_for_the_length_of_a_call(encoding: Encoding) -> None:
     """R26: what would not fit into a message is refused, and has used no id."""
     talk = Talk("connecting", encoding, announced={"max_message_bytes": 2000})
-    with pytest.raises(ResourceExhausted, match="the arguments would take"):
+    with pytest.raises(ResourceExhausted, match="a call without its arguments would take"):
         call(talk, *(("x" * 20, "object") for _ in range(50)))
     assert talk.endpoint.exchanges == {}
     assert talk.endpoint.objects == {}
