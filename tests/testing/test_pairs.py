@@ -49,10 +49,10 @@ async def test_when_the_block_ends_both_sides_have(autojump_clock: MockClock) ->
 
 async def test_limits_of_either_side(autojump_clock: MockClock) -> None:
     big = "x" * 5000
-    async with open_pair(Service(), limits=Limits(max_message_bytes=2000)) as connection:
+    async with open_pair(Service(), limits=Limits(max_value_bytes=2000)) as connection:
         with pytest.raises(ResourceExhausted):
             await connection.call("fail", big)
-        assert connection.limits.max_message_bytes == 2000
+        assert connection.limits.max_value_bytes == 2000
     async with open_pair(
         Service(), limits=Limits(max_calls=3), client_limits=Limits(max_calls=5)
     ) as connection:
