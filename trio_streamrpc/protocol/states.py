@@ -20,6 +20,10 @@ Three kinds of crossing are left on a CLOSED id (R9): ``cancel`` and ``grant`` f
 frame is on its way, and a ``part`` of a call that was answered before it had arrived whole. An id
 that is not known and not above the highest seen is CLOSED: there are no tombstones (R5).
 
+A ``result`` whose value travels in parts closes its id with the last of them; until then the id is
+what it was (R6, R21). Which parts may come is not for this table to say: :mod:`.assembly` knows
+what is unfinished.
+
 A pair that is not listed is an error: of the other side if RECEIVED, of this side if SENT.
 """
 
