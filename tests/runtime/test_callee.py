@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.protocol.wire import payload
 from tests.runtime.ends import Steps, open_ends, quiet
 from tests.runtime.peer import open_against
 from trio_streamrpc import (
@@ -410,3 +411,35 @@ async def test_a_call_that_arrives_as_the_connection_ends(autojump_clock):
         refused = await peer.hears("error")
         assert refused["error"]["code"] == "UNAVAILABLE"
         assert refused["retry"] is True
+
+
+async def test_a_drain_waits_for_a_call_that_has_begun_to_arrive(autojump_clock):
+    """R21, R27: its first frame came before the drain, so it is run."""
+    async with open_against("accepting", serving=Service()) as (connection, peer):
+        data = payload("msgpack", [[1], None])
+        call = {"type": "call", "id": 1, "method": "add", "parts": len(data)}
+        await peer.says(call, {"type": "part", "id": 1, "data": data[:1]})
+        await quiet()
+        drained = trio.Event()
+
+        async def drain() -> None:
+            await connection.drain()
+            drained.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(drain)
+            await quiet()
+            assert not drained.is_set()
+            await peer.says({"type": "part", "id": 1, "data": data[1:]})
+            assert (await peer.hears("result", "error"))["id"] == 1
+            await drained.wait()
+
+
+async def test_a_drain_does_not_wait_for_a_peer_that_is_gone(autojump_clock):
+    async with open_against("accepting", serving=Service()) as (connection, peer):
+        await peer.says({"type": "call", "id": 1, "method": "add", "parts": 100})
+        await quiet()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.drain)
+            await quiet()
+            await peer.transport.aclose()

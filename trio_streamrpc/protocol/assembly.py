@@ -57,6 +57,11 @@ class Assembly:
         self.bytes = 0
         self._announced = 0
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether a call is among them."""
+        return any(isinstance(each.frame, Call) for each in self.unfinished.values())
+
     def check(self, frame: Call | Result | Chunk) -> None:
         """Whether a frame that announces parts says nothing else, and begins no value in another.
 

@@ -129,9 +129,7 @@ class Callee:
             del self._handlers[handler.id]
             if handler.export is not None:
                 handler.export.stopped(handler)
-            if self._idle is not None and not self._handlers:
-                self._idle.set()
-                self._idle = None
+            self.check_idle()
             self._connection.wake_writer()
 
     def on_cancel(self, frame: Cancel) -> None:
@@ -158,12 +156,23 @@ class Callee:
         for handler in list(self._handlers.values()):
             handler.ask()
 
-    async def wait_idle(self) -> None:
-        """Wait until every handler has stopped."""
-        if self._handlers:
+    async def wait_idle(self, *, arriving: bool = False) -> None:
+        """Wait until every handler has stopped; if ``arriving``, those too whose calls have begun
+        to arrive (R21)."""
+        while self._handlers or (arriving and self._is_expecting):
             if self._idle is None:
                 self._idle = trio.Event()
             await self._idle.wait()
+
+    @property
+    def _is_expecting(self) -> bool:
+        return self._connection.alive and self._endpoint.assembly.has_calls
+
+    def check_idle(self) -> None:
+        """Who waits for the last handler looks again."""
+        if self._idle is not None and not self._handlers:
+            self._idle.set()
+            self._idle = None
 
     def budget(self) -> float:
         """How long the handlers that run now may take to stop, in seconds."""

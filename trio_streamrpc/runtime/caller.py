@@ -207,8 +207,14 @@ class Caller:
 
     # --- uploads of this side
 
-    def collect_departed(self) -> None:
-        """What has been written: oneway calls, and the last frames of uploads."""
+    def collect(self) -> None:
+        """Act on what the writer has taken, or what was taken back: others may go on.
+
+        Oneway calls are written, uploads have said their last frame, and there is room for values
+        in parts.
+        """
+        if self._endpoint.outbox.granted:
+            self.places.on_granted()
         departed, self._endpoint.departed = self._endpoint.departed, []
         for id in departed:
             if id not in self._unwritten:
@@ -255,7 +261,7 @@ class Caller:
 
     def _withdrawn(self, id: int) -> None:
         """R12: the call was never written; no final frame will come of it."""
-        self.collect_departed()
+        self.collect()
         self._unwritten.discard(id)
         pending = self._pending.pop(id, None)
         if pending is not None:
@@ -296,7 +302,7 @@ class Caller:
             gone.retry = True
             self._unwritten.discard(id)
             self._fail(id, gone, release=True)
-        self.collect_departed()
+        self.collect()
 
     def lose(self, make_error: Callable[[], RpcError]) -> None:
         """The connection is gone: everything that waits for it hears so."""

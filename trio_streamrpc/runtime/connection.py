@@ -166,7 +166,7 @@ class Connection(Face):
             self.endpoint.drain()
             self.wake_writer()
         await trio.lowlevel.checkpoint()
-        await self.callee.wait_idle()
+        await self.callee.wait_idle(arriving=True)
         await self.flush()
 
     async def aclose(self) -> None:
@@ -219,7 +219,8 @@ class Connection(Face):
                 for event in endpoint.receive(message, now):
                     handlers[event.kind](event)
                 if endpoint.outbox.granted:
-                    self.caller.places.on_granted()
+                    self.caller.collect()
+                self.callee.check_idle()
                 if endpoint.outbox:
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
@@ -277,10 +278,8 @@ class Connection(Face):
                 self.writing_since = trio.current_time()
                 await transport.send(message)
                 self.writing_since = None
-                if endpoint.departed:
-                    self.caller.collect_departed()
-                if endpoint.outbox.granted:
-                    self.caller.places.on_granted()
+                if endpoint.departed or endpoint.outbox.granted:
+                    self.caller.collect()
                 if self._parked_reader is not None:
                     trio.lowlevel.reschedule(self._parked_reader)
                     self._parked_reader = None
@@ -366,6 +365,7 @@ class Connection(Face):
         self._lost = error
         self.caller.lose(self._lost_error)
         self.callee.ask_all()
+        self.callee.check_idle()
         self.greeted.set()
         self._closed.set()
         if self._flushed is not None:
