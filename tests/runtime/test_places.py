@@ -774,3 +774,26 @@ async def test_a_peers_calls_of_two_roots(autojump_clock: Any) -> None:
             assert sorted(started) == [1, 2, 4]
             for call in calls:
                 await peer.says({"type": "result", "id": call["id"]})
+
+
+async def test_an_object_that_is_nested_as_deep_as_there_are_places(autojump_clock: Any) -> None:
+    """R26: the contexts that it is nested in hold them all, and would be held open for ever."""
+
+    class Node:
+        @rpc
+        @asynccontextmanager
+        async def child(self) -> AsyncIterator[Node]:
+            yield Node()
+
+        @rpc
+        async def echo(self, value: int) -> int:
+            return value
+
+    async with open_ends(Node(), limits=Limits(max_object_calls=2)) as ends:
+        api = ends.client.proxy(Node)
+        async with api.child() as first, first.child() as second:
+            assert await second.echo(1) == 1
+            async with second.child() as third:
+                with pytest.raises(ResourceExhausted, match="nested 2 deep"):
+                    await third.echo(1)
+            assert await second.echo(2) == 2
