@@ -138,7 +138,9 @@ def test_a_target_travels(encoding: Encoding) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("how", ["final", "taken back", "withdrawn", "said to", "stream's final"])
+@pytest.mark.parametrize(
+    "how", ["final", "final in parts", "taken back", "withdrawn", "said to", "stream's final"]
+)
 def test_objects_end_with_their_call(encoding: Encoding, how: str) -> None:
     """R20: NOT_FOUND then, and never a connection error."""
     talk = Talk("connecting", encoding)
@@ -150,6 +152,12 @@ def test_objects_end_with_their_call(encoding: Encoding, how: str) -> None:
     match how:
         case "final":
             talk.hears({"type": "result", "id": 1})
+        case "final in parts":
+            data = talk.payload(5)
+            part: Any = data if encoding == "msgpack" else data.decode()
+            talk.hears({"type": "result", "id": 1, "parts": len(data)})
+            assert talk.endpoint.objects != {}
+            talk.hears({"type": "part", "id": 1, "data": part})
         case "stream's final":
             talk.hears({"type": "end", "id": 1})
         case "taken back":
@@ -504,6 +512,28 @@ def test_a_watched_call_that_is_taken_back(encoding: Encoding) -> None:
     written = talk.calls()
     assert not talk.endpoint.take_back(written.id)
     assert talk.endpoint.exchanges.keys() == {written.id}
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["cancel", "result", "result in parts", "error"])
+def test_a_watched_call_of_which_not_all_is_written(encoding: Encoding, how: str) -> None:
+    """R11, R21: it never departs, and is forgotten."""
+    talk = Talk("connecting", encoding, announced={"max_frame_bytes": 1000})
+    made = talk.endpoint.call("m", talk.payload(["x" * 1_000_000]))
+    talk.endpoint.watch(made.id)
+    talk.endpoint.next_message()
+    match how:
+        case "cancel":
+            assert talk.endpoint.cancel(made.id, "abort")
+        case "result in parts":
+            talk.hears({"type": "result", "id": made.id, "parts": 5})
+        case "result":
+            talk.hears({"type": "result", "id": made.id})
+        case _:
+            talk.hears({"type": "error", "id": made.id, "error": {"code": "ABORTED"}})
+    assert [frame["type"] for frame in talk.says()] == (["cancel"] if how == "cancel" else [])
+    assert departed(talk) == []
+    assert not talk.endpoint.watched
 
 
 @BOTH

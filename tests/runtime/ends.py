@@ -35,7 +35,9 @@ class Wire(Transport):
         self.encoding = inner.encoding
         self.remote = inner.remote
         self.frames: list[dict[str, Any]] = []
-        self.bytes = b""
+        self.bytes = bytearray()
+        #: How many messages that were.
+        self.messages = 0
         self._free = trio.Event()
         self._free.set()
 
@@ -51,6 +53,7 @@ class Wire(Transport):
         return [frame for frame in self.frames if frame["type"] in kinds]
 
     async def send(self, message: bytes | str) -> None:
+        self.messages += 1
         self.frames += read(message)
         self.bytes += message.encode() if isinstance(message, str) else message
         await self._free.wait()
@@ -84,9 +87,14 @@ class Ends:
             assert each.caller.places.calls.statistics().tasks_waiting == 0
             assert each.caller.places.uploads.value == each.endpoint.peer.max_uploads
             assert each.caller.uploads == {}
+            assert each.caller.places.claims == {}
             assert each.callee.exports == {}
             assert each.endpoint.objects == {}
             assert each.endpoint.uploads == 0
+            assert each.endpoint.partial_bytes == 0
+            assert each.endpoint.assembly.unfinished == each.endpoint.assembly.uploads == {}
+            assert each.endpoint.outbox.room.used == 0
+            assert each.endpoint.outbox.values == {}
 
 
 async def quiet() -> None:

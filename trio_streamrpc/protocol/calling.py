@@ -181,7 +181,7 @@ class Calling(Session):
 
     def watch(self, id: int) -> None:
         """Have ``departed`` tell when that call is written (R11)."""
-        self._watched.add(id)
+        self.watched.add(id)
 
     def _open_ref(self, call: Exchange, ref: Ref) -> None:
         if ref.type == "object":
@@ -215,7 +215,7 @@ class Calling(Session):
         exchange.state = state
         self.assembly.drop(id)
         self.outbox.drop_grant(id)
-        self.outbox.drop_value(id)
+        self.drop_call_value(id)
         size = 0
         if error is not None:
             error, size = self.shortened(error)
@@ -246,7 +246,7 @@ class Calling(Session):
             del self.exchanges[upload.id]
             self.outbox.remove_stream(upload.id)
             self.departed.append(upload.id)
-        self._watched.discard(call.id)
+        self.watched.discard(call.id)
         del self.exchanges[call.id]
 
     def grant(self, id: int, items: int, bytes: int, now: float = 0.0) -> None:

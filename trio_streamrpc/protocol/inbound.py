@@ -163,7 +163,7 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
         raise RemoteProtocolError(f"{KINDS[frame.kind]} over an unfinished value on id {frame.id}")
     if frame.id in endpoint.outbox.values:
         # R9: the call was answered before it had gone out whole.
-        endpoint.outbox.drop_value(frame.id)
+        endpoint.drop_call_value(frame.id)
     endpoint.end_objects(exchange.id)
     del endpoint.exchanges[exchange.id]
     if not _is_ours(endpoint, exchange.id):
@@ -215,7 +215,7 @@ def _begin_result(endpoint: Endpoint, frame: Result) -> None:
     exchange = _move(endpoint, frame.id, Kind.RESULT)
     exchange.state = before
     endpoint.assembly.check(frame)
-    endpoint.outbox.drop_value(frame.id)
+    endpoint.drop_call_value(frame.id)
     _begin(endpoint, frame, keep=before is not ABANDONED)
 
 
@@ -352,6 +352,7 @@ def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
         return frame if value.kept else None
     # R7: of a call that was cancelled here, it is the end that counts.
     frame.value = Raw(data) if value.kept else endpoint.codec.null
+    endpoint.end_objects(frame.id)
     del endpoint.exchanges[frame.id]
     return frame
 

@@ -100,7 +100,7 @@ class Session:
         #: Uploads of the other side whose final frame has not come (R19).
         self.uploads = 0
         #: Calls whose writing somebody waits for.
-        self._watched: set[int] = set()
+        self.watched: set[int] = set()
         #: What the writer has taken since this was last emptied: such calls (R11), and uploads, by
         #: their final frames (R19).
         self.departed: list[int] = []
@@ -239,6 +239,11 @@ class Session:
         exchange = self.exchanges[id] = Exchange(id, state, root)
         return exchange
 
+    def drop_call_value(self, id: int) -> None:
+        """Write no more of a call that goes out in parts: it is over, or to be (R9, R21)."""
+        if self.outbox.drop_value(id):
+            self.watched.discard(id)
+
     def end_objects(self, id: int) -> None:
         """Nothing that was exported with that call can be called any more (R20)."""
         exchange = self.exchanges.get(id)
@@ -260,8 +265,8 @@ class Session:
     def _written(self, frame: Call | Result | End | Error) -> None:
         """A frame was taken by the writer; after a final one the call's place is free (R26)."""
         if type(frame) is self.family.call:
-            if frame.id in self._watched:
-                self._watched.remove(frame.id)
+            if frame.id in self.watched:
+                self.watched.remove(frame.id)
                 self.departed.append(frame.id)
             return
         exchange = self.exchanges.pop(frame.id)

@@ -51,7 +51,7 @@ class Places:
         #: Around everybody who waits, to be cancelled when the connection is lost.
         self._waiting: set[trio.CancelScope] = set()
         #: Calls that wait for room for their arguments (R21).
-        self._claims: dict[Claim, trio.Event] = {}
+        self.claims: dict[Claim, trio.Event] = {}
 
     def greeted(self) -> None:
         """The other side has told what it has room for."""
@@ -131,18 +131,18 @@ class Places:
         ticket.claim = claim = self._endpoint.claim(size)
         if not claim.granted:
             # It is the writer that makes room, and it waits for no application.
-            event = self._claims[claim] = trio.Event()
+            event = self.claims[claim] = trio.Event()
             try:
                 await self._until_lost(event.wait)
             finally:
-                del self._claims[claim]
+                del self.claims[claim]
             self._connection.check_open()
 
     def on_granted(self) -> None:
         """There is room for calls that have waited for it."""
         for claim in self._endpoint.granted():
-            if claim in self._claims:
-                self._claims[claim].set()
+            if claim in self.claims:
+                self.claims[claim].set()
 
     async def _take_uploads(self, count: int) -> None:
         limit = self._endpoint.peer.max_uploads
