@@ -1,4 +1,4 @@
-"""A background nursery: its tasks outlive the cancellation of the block, and not the block."""
+"""Nurseries for what serves a block: how they end, and what comes out of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.nurseries import open_background_nursery, open_companion_nursery
 
 
 class Marker(BaseException):
@@ -190,3 +190,103 @@ async def test_cancelled_comes_out_bare():
                 await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
     assert scope.cancelled_caught
+
+
+# --- a companion nursery: its tasks are cancelled with the block, and when it ends
+
+
+async def test_a_companion_ends_with_its_block(autojump_clock):
+    log: list[str] = []
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            log.append("cancelled")
+
+    async with open_companion_nursery() as nursery:
+        nursery.start_soon(task)
+        await trio.sleep(1)
+        assert log == []
+    assert log == ["cancelled"]
+
+
+async def test_a_companion_is_cancelled_with_its_block(autojump_clock):
+    """At the same moment, and it is waited for."""
+    log: list[str] = []
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            log.append(f"cancelled at {trio.current_time() - start}")
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            log.append("ended")
+
+    start = trio.current_time()
+    with trio.move_on_after(1) as scope:
+        async with open_companion_nursery() as nursery:
+            nursery.start_soon(task)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+            log.append("block")
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert log == ["cancelled at 1.0", "block", "ended"]
+
+
+async def test_a_companion_does_not_swallow_what_its_block_is_cancelled_by(autojump_clock):
+    with trio.CancelScope() as scope:
+        with pytest.raises(trio.Cancelled):
+            async with open_companion_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                scope.cancel()
+                await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, Marker])
+async def test_a_companion_that_fails_cancels_the_block(error, autojump_clock):
+    async def task() -> None:
+        await trio.sleep(1)
+        raise error("task")
+
+    with pytest.raises(error, match="task"):
+        async with open_companion_nursery() as nursery:
+            nursery.start_soon(task)
+            await trio.sleep_forever()
+
+
+async def test_with_a_companion_the_blocks_exception_comes_out_as_it_went_in():
+    error = ValueError("mine")
+    context = KeyError("context")
+    error.__context__ = context
+    with pytest.raises(ValueError, match="mine") as caught:
+        async with open_companion_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            raise error
+    assert caught.value is error
+    assert error.__context__ is context
+    group = ExceptionGroup("mine", [ValueError(), KeyError()])
+    with pytest.raises(ExceptionGroup) as caught_group:
+        async with open_companion_nursery():
+            raise group
+    assert caught_group.value is group
+
+
+async def test_the_blocks_error_and_a_companions_are_a_group():
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("task")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_companion_nursery() as nursery:
+            nursery.start_soon(task)
+            await trio.testing.wait_all_tasks_blocked()
+            raise ValueError("block")
+    assert caught.group_contains(KeyError, match="task")
+    assert caught.group_contains(ValueError, match="block")

@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -322,12 +323,15 @@ def test_a_users_hook_is_asked_for_arguments(encoding: Encoding) -> None:
 def test_a_type_that_nobody_knows_names_the_parameter(payloads: Payloads) -> None:
     async def pay(amount: Money) -> None: ...
     async def earn() -> list[Money]: ...
+    async def collect(amounts: AsyncIterable[Money]) -> None: ...
 
-    table = MethodTable.of({"pay": pay, "earn": earn})
+    table = MethodTable.of({"pay": pay, "earn": earn, "collect": collect})
     with pytest.raises(TypeError, match=r"^pay\(\), parameter 'amount': Money is a type that nei"):
         table["pay"].wire(payloads)
     with pytest.raises(TypeError, match=r"^earn\(\), its result: Money is a type that neither"):
         table["earn"].wire(payloads)
+    with pytest.raises(TypeError, match=r"^collect\(\), an item of 'amounts': Money is a type tha"):
+        table["collect"].wire(payloads)
 
 
 def test_codecs_are_compiled_once(payloads: Payloads) -> None:
@@ -416,6 +420,59 @@ def test_without_a_contract_a_stream_and_a_function_are_references(payloads: Pay
     got, named = codec.decode_arguments(packed, packed_names, placeholders)
     assert got == [1, "the args", "the args", "the args", "the args"]
     assert named == {"x": "the kwargs", "y": "z"}
+
+
+def test_items_of_an_upload(payloads: Payloads) -> None:
+    codec = wire(payloads, "ingest")
+    ticks = codec.parameters[0]
+    encode, decode = codec.item_encoder(ticks), codec.item_decoder(ticks)
+    assert decode(encode(Tick(3, 2.5))) == Tick(3, 2.5)
+    # One that nothing is said about is decoded as it comes.
+    anything = wire(payloads, "untyped").parameters[0]
+    upload = replace(anything, role=Role.UPLOAD)
+    codec = wire(payloads, "untyped")
+    assert codec.item_decoder(upload)(codec.item_encoder(upload)(Tick(3))) == {
+        "size": 3,
+        "price": 1.0,
+    }
+    with pytest.raises(TypeError, match=r"ingest\(\): an item of 'ticks', of type object, cannot"):
+        encode(object())
+
+
+def test_an_item_that_cannot_be_decoded_is_named(payloads: Payloads) -> None:
+    """By its number among those of the same upload; one that is asked for again counts once."""
+    codec = wire(payloads, "ingest")
+    decode, other = (codec.item_decoder(codec.parameters[0]) for _ in range(2))
+    encode = payloads.encoder()
+    good, bad = encode({"size": 1}), encode({"size": "one"})
+    worse = encode({"price": 1.0})
+    assert decode(good) == decode(good) == Tick(1)
+    for _ in range(2):
+        with pytest.raises(InvalidArgument, match=r"at `\$\.ticks\[2\]\.size`$"):
+            decode(bad)
+    assert decode(good) == Tick(1)
+    with pytest.raises(InvalidArgument, match=r"`size` - at `\$\.ticks\[4\]`$"):
+        decode(worse)
+    with pytest.raises(InvalidArgument, match=r"at `\$\.ticks\[5\]\.size`$"):
+        decode(encode({"size": "one"}))
+    with pytest.raises(InvalidArgument, match=r"\$\.ticks\[0\]"):
+        other(bad)
+
+
+def test_items_of_a_strict_method(payloads: Payloads) -> None:
+    """As its other arguments, they have no unknown fields."""
+
+    @rpc(strict=True)
+    async def strictly(ticks: AsyncIterable[Tick]) -> None: ...
+    async def freely(ticks: AsyncIterable[Tick]) -> None: ...
+
+    table = MethodTable.of({"strictly": strictly, "freely": freely})
+    data = payloads.encoder()({"size": 1, "more": 2})
+    codec = table["freely"].wire(payloads)
+    assert codec.item_decoder(codec.parameters[0])(data) == Tick(1)
+    codec = table["strictly"].wire(payloads)
+    with pytest.raises(InvalidArgument, match=r"unknown field `more` - at `\$\.ticks\[0\]`"):
+        codec.item_decoder(codec.parameters[0])(data)
 
 
 def test_variadic_references(payloads: Payloads) -> None:

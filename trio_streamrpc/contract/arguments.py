@@ -84,7 +84,6 @@ class MethodCodec:
         strict = method.options.strict
         self._encoders: dict[str, Encode] = {}
         self._decoders: dict[str, Decode] = {}
-        self._payloads = payloads
         #: How the callbacks are called that its parameters take, once that was asked for.
         self.callbacks: dict[str, Method] = {}
         for each in self.parameters:
@@ -92,6 +91,10 @@ class MethodCodec:
                 with_place = f"{self.label}(), parameter {each.name!r}"
                 self._encoders[each.name] = payloads.encoder(each.annotation)
                 self._decoders[each.name] = compiled(payloads, each.annotation, strict, with_place)
+            elif each.role is Role.UPLOAD:
+                with_place = f"{self.label}(), an item of {each.name!r}"
+                self._encoders[each.name] = payloads.encoder(each.item_type)
+                self._decoders[each.name] = compiled(payloads, each.item_type, strict, with_place)
         self._decode_list = payloads.split_list
         self._decode_map = payloads.split_map
         self._decode_whole = self._compile_whole(payloads, strict)
@@ -257,7 +260,7 @@ class MethodCodec:
 
     def item_encoder(self, parameter: Parameter) -> Encode:
         """What encodes the items of an upload; it raises :exc:`TypeError` that names it."""
-        encode = self._payloads.encoder(parameter.item_type)
+        encode = self._encoders[parameter.name]
 
         def encode_item(item: Any) -> bytes:
             try:
@@ -271,14 +274,25 @@ class MethodCodec:
         return encode_item
 
     def item_decoder(self, parameter: Parameter) -> Decode:
-        """What decodes them; it raises :exc:`InvalidArgument` that names it."""
-        decode = self._payloads.compiled(parameter.item_type)
+        """What decodes the items of one upload, in order: ``$.ticks[3]`` is the fourth of them.
+
+        It raises :exc:`InvalidArgument` that names the item. One that it has refused may be asked
+        for again, and is counted once.
+        """
+        decode = self._decoders[parameter.name]
+        count = 0
+        refused: Data | None = None
 
         def decode_item(data: Data) -> Any:
+            nonlocal count, refused
+            if data is not refused:
+                count += 1
             try:
                 return decode(data)
             except Exception as error:
-                raise InvalidArgument(explain(error, f"$.{parameter.name}[…]")) from error
+                refused = data
+                root = f"$.{parameter.name}[{count - 1}]"
+                raise InvalidArgument(explain(error, root)) from error
 
         return decode_item
 

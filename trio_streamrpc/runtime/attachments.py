@@ -91,6 +91,18 @@ class Attachments:
         # The block's own exception is what its user has to see first.
         error.add_note(f"trio_streamrpc: {type(self.error).__name__}: {self.error}")
 
+    def check(self, failure: BaseException | None) -> None:
+        """Raise what an upload's iterator raised, if that was not told already (R10).
+
+        ``failure`` is what the other side has ended the call with; it is noted on it.
+        """
+        if self.error is None or self.told:
+            return
+        self.told = True
+        if failure is not None:
+            self.error.add_note(f"trio_streamrpc: {type(failure).__name__}: {failure}")
+        raise self.error
+
     def start(self, exchange: Exchange, root: Root) -> None:
         """The call is about to be sent: its uploads start, and its callbacks can be called."""
         nursery = self._nursery
@@ -142,8 +154,10 @@ class Attachments:
             self.error.add_note(f"trio_streamrpc: another upload: {type(error).__name__}: {error}")
             return
         self.error = error
+        # At once: the handler is cancelled, and does not fail for want of items.
+        self._connection.caller.abandon(self._id)
         assert self._nursery is not None
-        self._nursery.start_soon(self._connection.caller.abort, self._id)
+        self._nursery.start_soon(self._connection.caller.give_up, self._id)
 
     # --- the end of the call
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from trio_streamrpc.errors import (
+    CallCancelled,
     CleanupTimeout,
     ConnectionLost,
     NotFound,
@@ -219,6 +220,10 @@ class Caller:
         for id in departed:
             if id not in self._unwritten:
                 self.places.uploads.release()
+                upload = self.uploads.get(id)
+                if upload is not None:
+                    # It has said nothing of its end: its call was taken back.
+                    upload.ask(cut=True)
                 continue
             self._unwritten.discard(id)
             # It may have been answered before the transport has said that it is written.
@@ -231,9 +236,11 @@ class Caller:
         """Its iterator is closed, and its final frame said."""
         self.uploads.pop(id, None)
 
-    async def abort(self, id: int) -> None:
-        """End a call since what goes with it has failed; wait for it, but not for ever (R10)."""
-        self.abandon(id)
+    async def give_up(self, id: int) -> None:
+        """Wait for a call that was aborted since what goes with it has failed (R10).
+
+        After ``cancel_timeout`` who waits for it is told that it has not ended.
+        """
         await trio.sleep(self.cancel_timeout)
         late = CleanupTimeout(
             f"the call had not ended {self.cancel_timeout} s after it was aborted"
@@ -257,7 +264,12 @@ class Caller:
     def abandon_from_anywhere(self, id: int) -> None:
         """The same for a stream that was collected: in whatever thread, at whatever moment."""
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self.abandon, id)
+            self._token.run_sync_soon(self._abandon_collected, id)
+
+    def _abandon_collected(self, id: int) -> None:
+        receiver = self._receivers.get(id)
+        if receiver is not None and receiver.is_wanted:
+            self.abandon(id)
 
     def _withdrawn(self, id: int) -> None:
         """R12: the call was never written; no final frame will come of it."""
@@ -265,6 +277,8 @@ class Caller:
         self._unwritten.discard(id)
         pending = self._pending.pop(id, None)
         if pending is not None:
+            # Where its caller still waits, it is an upload of its own that has failed.
+            pending.finish(CallCancelled("the call was taken back"))
             self._release(pending.place)
         receiver = self._receivers.pop(id, None)
         if receiver is not None:
@@ -335,6 +349,7 @@ class Caller:
         for id in [*calls, *self._receivers]:
             if not self._endpoint.cancel(id, "abort"):
                 self._fail(id, ConnectionLost(gone.message), release=True)
+        self.collect_departed()
 
     async def wait_idle(self) -> None:
         """Wait until every call has had its final frame."""

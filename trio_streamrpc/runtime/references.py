@@ -68,15 +68,12 @@ class References:
         return remote_callback(self._caller, method, target)
 
     def _stream(self, receiver: Receiver, parameter: Parameter) -> RemoteStream[Any]:
-        async def start() -> Receiver:
-            return receiver
-
         def rebuild(frame: Error) -> BaseException:
             return error_from(frame.error, decode=self._caller.payloads.decoder())
 
         return RemoteStream(
             self._caller,
-            start,
+            receiver,
             self._codec.item_decoder(parameter),
             rebuild,
             f"{self._name}(), {parameter.name!r}",

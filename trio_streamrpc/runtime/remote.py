@@ -115,8 +115,8 @@ class RemoteMethod:
                 answer = await self._caller.ask(request)
                 attached.end()
                 await attached.wait_uploads()
-                if attached.error is not None:
-                    raise attached.error
+                failed = isinstance(answer, Error) and answer.error.code != Code.CANCELLED
+                attached.check(self.rebuild(answer) if failed else None)
         if isinstance(answer, Result):
             return self._codec.decode_result(answer.value)
         raise await self._failure(answer)

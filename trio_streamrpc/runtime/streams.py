@@ -122,6 +122,11 @@ class Receiver:
         #: Set when nothing more will be heard of this id.
         self.finished = trio.Event()
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether nobody has asked for its end, and it has not come."""
+        return self.failure is None and not self.finished.is_set()
+
     def feed(self, frame: Chunk) -> None:
         if frame.refs:
             self.refs = frame.refs
@@ -157,7 +162,7 @@ class RemoteStream(Stream[T_co]):
     def __init__(
         self,
         caller: Caller,
-        start: Callable[[], Awaitable[Receiver]],
+        start: Callable[[], Awaitable[Receiver]] | Receiver,
         decode: Callable[[Raw], Any],
         rebuild: Callable[[Error], BaseException],
         name: str,
@@ -169,11 +174,12 @@ class RemoteStream(Stream[T_co]):
         self._stack: AsyncExitStack | None = None
         #: Whether somebody else has entered it on behalf of who enters it next.
         self.entered_for_another = False
-        self._start = start
+        #: What makes the call. An upload has none: it has begun with the call that it came with.
+        self._start = None if isinstance(start, Receiver) else start
+        self._receiver = start if isinstance(start, Receiver) else None
         self._decode = decode
         self._rebuild = rebuild
         self._name = name
-        self._receiver: Receiver | None = None
         self._items: deque[Raw] = deque()
         # Taken for starting the call and for waiting for the next chunk, never on the way of an
         # item that is here already: several tasks may take from one stream.
@@ -209,7 +215,7 @@ class RemoteStream(Stream[T_co]):
         if self.entered_for_another:
             self.entered_for_another = False
             return self
-        if self._receiver is not None:
+        if self._receiver is not None and self._start is not None:
             raise RuntimeError(f"{self!r} was started already: enter it before its first item")
         if self._attached is not None:
             self._stack = AsyncExitStack()
@@ -224,7 +230,7 @@ class RemoteStream(Stream[T_co]):
         return self
 
     async def _open(self) -> Receiver:
-        if self._receiver is None and not self._closed:
+        if self._receiver is None and self._start is not None and not self._closed:
             if self._attached is not None and self._stack is None:
                 raise RuntimeError(
                     f"{self!r} takes a stream or a callback, which runs while it is open: enter it "
@@ -364,11 +370,20 @@ class RemoteStream(Stream[T_co]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._attached is not None
-        await self._exit(error)
-        self._attached.end()
+        attached = self._attached
+        assert attached is not None
+        failure: Exception | None = None
+        try:
+            await self._exit(error)
+        except Exception as raised:
+            failure = raised  # what was uploaded is closed all the same
+        attached.end()
         if error is None or not is_in_a_hurry(error):
-            await self._attached.wait_uploads()
+            await attached.wait_uploads()
+        if error is None:
+            attached.check(failure)
+        if failure is not None:
+            raise failure
 
     async def aclose(self) -> None:
         await self._leave(None)
@@ -439,7 +454,7 @@ class RemoteStream(Stream[T_co]):
 
     def __del__(self) -> None:
         receiver = getattr(self, "_receiver", None)
-        if receiver is not None and not self._asked and not receiver.finished.is_set():
+        if receiver is not None and not self._asked and receiver.is_wanted:
             self._caller.abandon_from_anywhere(receiver.id)
 
     def statistics(self) -> StreamStatistics:

@@ -49,8 +49,7 @@ class Upload:
     async def run(self) -> None:
         """Send the items, and the final frame."""
         try:
-            with self._scope:
-                await self._produce()
+            await self._produce()
         except BaseException as error:
             # What the caller's own scopes have cancelled goes on its way.
             if not is_confined(error) or _has_cancelled(error):
@@ -83,9 +82,20 @@ class Upload:
             # What it iterates over may hold scopes open, and is pumped like any generator.
             source = source.iterator
         iterator = aiter(source)
+        if hasattr(iterator, "athrow"):
+            # It may hold scopes open across its yield, and they must nest in this one.
+            with self._scope:
+                try:
+                    await self._pump.run(iterator)
+                finally:
+                    await self._close(iterator)
+            return
         try:
-            await self._pump.run(iterator)
+            with self._scope:
+                await self._pump.run(iterator)
         finally:
+            # What is passed on is left in order, though nothing more was waited for: a stream's
+            # producer has finished when its aclose returns (R7).
             await self._close(iterator)
 
     async def _close(self, iterator: AsyncIterator[Any]) -> None:
