@@ -95,8 +95,8 @@ class Service:
                 async for item in first(items, amount):
                     taken.append(item)
             elif what == "batch":
-                batch = await anext(batches, [])
-                taken.extend(batch)
+                nothing: list[bytes] = []
+                taken.extend(await anext(batches, nothing))
             elif what == "give up":
                 with trio.move_on_after(amount / 10):
                     async for item in first(items, 1):

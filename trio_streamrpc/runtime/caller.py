@@ -349,7 +349,7 @@ class Caller:
         for id in [*calls, *self._receivers]:
             if not self._endpoint.cancel(id, "abort"):
                 self._fail(id, ConnectionLost(gone.message), release=True)
-        self.collect_departed()
+        self.collect()
 
     async def wait_idle(self) -> None:
         """Wait until every call has had its final frame."""

@@ -115,8 +115,10 @@ class RemoteMethod:
                 answer = await self._caller.ask(request)
                 attached.end()
                 await attached.wait_uploads()
-                failed = isinstance(answer, Error) and answer.error.code != Code.CANCELLED
-                attached.check(self.rebuild(answer) if failed else None)
+                failure = None
+                if isinstance(answer, Error) and answer.error.code != Code.CANCELLED:
+                    failure = self.rebuild(answer)
+                attached.check(failure)
         if isinstance(answer, Result):
             return self._codec.decode_result(answer.value)
         raise await self._failure(answer)
