@@ -100,7 +100,10 @@ async def test_the_connection_is_cut_in_the_middle(encoding: Any, cut: int) -> N
     service = Service()
     log: list[str] = []
     with trio.fail_after(20):
-        async with serving(service, limits=SHORT) as server, relaying(server.url, cut_up=cut) as relay:
+        async with (
+            serving(service, limits=SHORT) as server,
+            relaying(server.url, cut_up=cut) as relay,
+        ):
             with pytest.raises(ConnectionLost):
                 async with connect(relay.url, encoding=encoding, limits=SHORT) as connection:
                     await connection.call("take", count(log))

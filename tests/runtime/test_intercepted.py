@@ -737,6 +737,7 @@ async def test_streams_with_uploads_and_callbacks(interceptors, autojump_clock):
 async def test_an_upload_that_fails(interceptors, autojump_clock):
     async def failing() -> AsyncIterator[int]:
         yield 1
+        await trio.sleep(1)
         raise KeyError("mine")
 
     chat = Chat()
