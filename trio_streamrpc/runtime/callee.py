@@ -15,10 +15,10 @@ from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.handlers import (
     CallbackHandler,
     Handler,
-    StreamHandler,
     UnaryHandler,
 )
 from trio_streamrpc.runtime.holders import ContextHandler, TaskHandler
+from trio_streamrpc.runtime.stream_handlers import StreamHandler
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import Method, MethodTable

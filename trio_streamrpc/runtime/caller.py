@@ -23,7 +23,7 @@ from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Overflo
 from trio_streamrpc.runtime.interceptors import Interceptor
 from trio_streamrpc.runtime.objects import Root
 from trio_streamrpc.runtime.places import Places, Ticket
-from trio_streamrpc.runtime.streams import Receiver
+from trio_streamrpc.runtime.receivers import Receiver
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads

@@ -23,8 +23,8 @@ from trio_streamrpc.runtime.streams import is_in_a_hurry
 if TYPE_CHECKING:
     from trio_streamrpc.protocol.frames import ErrorInfo
     from trio_streamrpc.runtime.caller import Caller
+    from trio_streamrpc.runtime.receivers import Receiver
     from trio_streamrpc.runtime.remote import RemoteMethod, Request
-    from trio_streamrpc.runtime.streams import Receiver
 
 __all__ = ["Held", "MakeProxy", "RemoteContext", "run_task"]
 

@@ -14,8 +14,9 @@ from trio_streamrpc.contract.methods import Method, Role, callback_method
 from trio_streamrpc.errors import CallCancelled, InvalidArgument
 from trio_streamrpc.runtime.failures import error_from
 from trio_streamrpc.runtime.objects import Target
+from trio_streamrpc.runtime.receivers import Receiver
 from trio_streamrpc.runtime.remote import RemoteMethod
-from trio_streamrpc.runtime.streams import Receiver, RemoteStream
+from trio_streamrpc.runtime.streams import RemoteStream
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.signatures import Parameter

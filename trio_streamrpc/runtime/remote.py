@@ -25,7 +25,8 @@ from trio_streamrpc.runtime.failures import error_from
 from trio_streamrpc.runtime.intercepted import InterceptedContext, InterceptedStream, Layers
 from trio_streamrpc.runtime.interceptors import Interceptor, Onion, check_fits, intercept
 from trio_streamrpc.runtime.options import NO_OPTIONS, Options
-from trio_streamrpc.runtime.streams import Receiver, RemoteStream, Stream
+from trio_streamrpc.runtime.receivers import Receiver
+from trio_streamrpc.runtime.streams import RemoteStream, Stream
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
