@@ -206,8 +206,14 @@ async def test_an_exception_of_the_block_that_is_cancelled_while_it_closes() -> 
 
 async def test_move_on_after_around_connect() -> None:
     service = Service()
-    async with serving(service) as server:
-        with trio.move_on_after(0.1) as scope:
+    async with serving(service) as server, trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+
+            async def run_out_of_time() -> None:
+                await service.wait_running()
+                scope.deadline = trio.current_time()
+
+            nursery.start_soon(run_out_of_time)
             async with connect(server.url) as connection:
                 await connection.call("wait")
         assert scope.cancelled_caught

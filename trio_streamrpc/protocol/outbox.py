@@ -360,8 +360,8 @@ class Outbox:
             self._turns.add(value, value.priority)
             return True
         self.drop_value(value.id)
-        if value.final is not None:
-            self._written(value.final)
+        assert value.final is not None
+        self._written(value.final)
         return True
 
     def _take_long_item(self, queue: _Queue, message: Message) -> bool:
