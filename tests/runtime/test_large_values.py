@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import trio
 
-from tests.large_values import SHAPES, Service, text_of
-from tests.runtime.ends import open_ends
-from trio_streamrpc import Limits
+from tests.large_values import SHAPES, Service, text_of, unfinished
+from tests.protocol.wire import payload
+from tests.runtime.ends import Cut, Ends, Wire, open_ends, quiet, sweep
+from trio_streamrpc import Limits, ResourceExhausted
 
 BOTH = pytest.mark.parametrize("encoding", ["msgpack", "json"])
 
@@ -19,6 +22,14 @@ SMALL = Limits(
     max_value_bytes=20_000,
     max_partial_bytes=40_000,
 )
+
+
+async def block(ends: Ends) -> None:
+    """Hold up the client's wire, with a message in it that says nothing."""
+    ends.up.hold()
+    ends.client.endpoint.ping(ends.client.endpoint.codec.mark)
+    ends.client.wake_writer()
+    await quiet()
 
 
 # --- every place, every length
@@ -48,3 +59,376 @@ async def test_megabytes(shape: str, encoding: Any, autojump_clock: Any) -> None
     async with open_ends(service, encoding=encoding) as ends:
         await SHAPES[shape](ends.client.proxy(Service), service)
     assert len(ends.up.sent("part") + ends.down.sent("part")) > 10
+
+
+# --- small calls beside large values
+
+
+def ways(what: str, ends: Ends) -> Wire:
+    """The way on which the large values of that shape go."""
+    return ends.down if what in {"result", "items"} else ends.up
+
+
+async def run_large(what: str, api: Service, value: str) -> None:
+    async def values() -> AsyncIterator[str]:
+        yield value
+        yield value
+
+    match what:
+        case "positional":
+            await api.take(value)
+        case "uploads":
+            await api.collect(values())
+        case "result":
+            assert await api.give() == value
+        case _:
+            async with api.items(2) as stream:
+                assert [each async for each in stream] == ["0", value, "1", value]
+
+
+LARGE = pytest.mark.parametrize("what", ["positional", "uploads", "result", "items"])
+
+
+@LARGE
+@BOTH
+async def test_small_calls_pass(what: str, encoding: Any, autojump_clock: Any) -> None:
+    """A small call is answered within a few messages of the large value beside it."""
+    service = Service("é" * 100_000)
+    limits = Limits(max_frame_bytes=1000, max_message_bytes=4096)
+    delays: list[int] = []
+    async with open_ends(service, encoding=encoding, limits=limits) as ends:
+        api, wire = ends.client.proxy(Service), ways(what, ends)
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                while True:
+                    before = wire.messages
+                    assert await api.small(1) == 2
+                    delays.append(wire.messages - before)
+
+            nursery.start_soon(call)
+            await run_large(what, api, service.value)
+            nursery.cancel_scope.cancel()
+        await quiet()
+    assert wire.messages > 60
+    assert len(delays) > 10
+    assert max(delays) <= 6
+
+
+@LARGE
+@BOTH
+async def test_a_small_call_is_not_behind(what: str, encoding: Any, autojump_clock: Any) -> None:
+    """However much waits: there is one part before it, or one of each large value."""
+    service = Service("é" * 100_000)
+    limits = Limits(max_frame_bytes=1000, max_message_bytes=4096)
+    async with open_ends(service, encoding=encoding, limits=limits) as ends:
+        api, wire = ends.client.proxy(Service), ways(what, ends)
+        async with trio.open_nursery() as nursery:
+            wire.hold()
+            for _ in range(3):
+                nursery.start_soon(run_large, what, api, service.value)
+            await quiet()
+            count = len(wire.frames)
+            nursery.start_soon(api.small, 1)
+            await quiet()
+            wire.let_go()
+        kinds = [frame["type"] for frame in wire.frames[count:]]
+        small = kinds.index("call") if wire is ends.up else kinds.index("result")
+        assert kinds[:small].count("part") <= 3
+        assert kinds.count("part") > 200
+
+
+# --- limits
+
+
+async def test_too_long_arguments(autojump_clock: Any) -> None:
+    """R21: one byte more than the other side takes, and nothing is said."""
+    for encoding in ("msgpack", "json"):
+        service = Service()
+        around = len(payload(encoding, [[""], None])) - len(payload(encoding, ""))
+        async with open_ends(service, encoding=encoding, limits=SMALL) as ends:
+            api = ends.client.proxy(Service)
+            with pytest.raises(ResourceExhausted, match="would take 20001 bytes; .* most 20000"):
+                await api.take(text_of(encoding, 20_001 - around))
+            ends.assert_clean()
+            assert ends.up.sent("call") == []
+            value = text_of(encoding, 20_000 - around)
+            await api.take(value)
+        assert service.seen == [value, ""]
+
+
+@BOTH
+async def test_too_long_answers(encoding: Any, autojump_clock: Any) -> None:
+    """The call ends with the error, the handler's ``finally`` has run, and the connection lives."""
+    service = Service()
+    expected = "would take 20001 bytes; the other side takes at most 20000"
+    async with open_ends(service, encoding=encoding, limits=SMALL) as ends:
+        api = ends.client.proxy(Service)
+        service.value = text_of(encoding, 20_001)
+        with pytest.raises(ResourceExhausted, match=f"the result {expected}"):
+            await api.give()
+        async with api.items() as stream:
+            assert await stream.receive() == "0"
+            with pytest.raises(ResourceExhausted, match=f"the item {expected}"):
+                await stream.receive()
+        assert service.ended == ["items"]
+        service.value = text_of(encoding, 20_000)
+        assert await api.give() == service.value
+        async with api.items() as stream:
+            assert [each async for each in stream][1] == service.value
+
+
+@BOTH
+async def test_too_long_in_callbacks_and_uploads(encoding: Any, autojump_clock: Any) -> None:
+    service = Service("small")
+    long = text_of(encoding, 20_001)
+
+    async def put(value: str) -> str:
+        return long
+
+    async def values() -> AsyncIterator[str]:
+        try:
+            yield "small"
+            yield long
+        finally:
+            service.ended.append("values")
+
+    async with open_ends(service, encoding=encoding, limits=SMALL) as ends:
+        api = ends.client.proxy(Service)
+        with pytest.raises(ResourceExhausted, match="the result would take"):
+            await api.call_back(put)
+        with pytest.raises(ResourceExhausted, match="the item would take"):
+            await api.collect(values())
+        assert sorted(service.ended) == ["call_back", "collect", "values"]
+        service.value = long
+        with pytest.raises(ResourceExhausted, match="the arguments would take"):
+            await api.call_back(put)
+        assert await api.small(1) == 2
+
+
+async def test_too_long_in_contexts_and_tasks(autojump_clock: Any) -> None:
+    service = Service()
+    limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000)
+    async with open_ends(service, limits=Limits(), client_limits=limits) as ends:
+        api = ends.client.proxy(Service)
+        with pytest.raises(ResourceExhausted, match="the item would take"):
+            async with api.context(text_of("msgpack", 20_001)):
+                raise AssertionError
+        assert service.ended == ["context"]
+        with pytest.raises(ResourceExhausted, match="the item would take"):
+            await api.task(text_of("msgpack", 20_001), task_status=trio.TASK_STATUS_IGNORED)
+        async with api.context(text_of("msgpack", 20_000)) as value:
+            assert len(value.encode()) == 20_000 - 3
+
+
+# --- room for values under way
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@BOTH
+async def test_calls_wait_for_room(encoding: Any, at_once: int, autojump_clock: Any) -> None:
+    """R21: in the order in which they were made; what goes whole passes them."""
+    service = Service()
+    limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000, max_partial_bytes=20_000)
+    async with open_ends(service, encoding=encoding, limits=limits) as ends:
+        api = ends.client.proxy(Service)
+        values = [f"{number} {text_of(encoding, 18_000 // at_once)}" for number in range(10)]
+        async with trio.open_nursery() as nursery:
+            await block(ends)
+            for value in values:
+                nursery.start_soon(api.take, value)
+                await quiet()
+            assert len(ends.client.caller.places.claims) == 10 - at_once
+            nursery.start_soon(api.small, 1)
+            await quiet()
+            ends.up.let_go()
+        count, size = unfinished(encoding, ends.up.frames)
+        assert count == at_once
+        assert size <= 20_000
+        methods = [frame["method"] for frame in ends.up.sent("call")]
+        assert methods.index("small") == at_once
+        assert sorted(service.seen[::2], key=str) == values
+        if at_once == 1:
+            assert service.seen[::2] == values
+
+
+async def test_room_to_the_last_byte(autojump_clock: Any) -> None:
+    for excess in (0, 1):
+        limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000, max_partial_bytes=20_000)
+        async with open_ends(Service(), limits=limits) as ends:
+            api = ends.client.proxy(Service)
+            around = len(payload("msgpack", [[""], None])) - 1
+            async with trio.open_nursery() as nursery:
+                await block(ends)
+                nursery.start_soon(api.take, text_of("msgpack", 5_000 - around))
+                nursery.start_soon(api.take, text_of("msgpack", 15_000 - around + excess))
+                await quiet()
+                assert len(ends.client.caller.places.claims) == excess
+                ends.up.let_go()
+
+
+@BOTH
+async def test_answers_wait_for_room(encoding: Any, autojump_clock: Any) -> None:
+    """Results and items wait where they are written, each in its turn, and small ones pass."""
+    service = Service(text_of(encoding, 9000))
+    limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000, max_partial_bytes=20_000)
+    found: list[object] = []
+    async with open_ends(service, encoding=encoding, limits=limits) as ends:
+        api = ends.client.proxy(Service)
+
+        async def result() -> None:
+            found.append(await api.give())
+
+        async def items() -> None:
+            async with api.items(2) as stream:
+                found.extend([each async for each in stream][1::2])
+
+        async with trio.open_nursery() as nursery:
+            ends.down.hold()
+            nursery.start_soon(api.small, 0)
+            await quiet()
+            for each in (result, items, result, items, result):
+                nursery.start_soon(each)
+                await quiet()
+            assert ends.server.endpoint.outbox.room.used == 0
+            count = len(ends.down.frames)
+            nursery.start_soon(api.small, 1)
+            await quiet()
+            ends.down.let_go()
+        assert found == [service.value] * 7
+        assert unfinished(encoding, ends.down.frames) == (2, 18_000)
+        kinds = [frame["type"] for frame in ends.down.frames[count:]]
+        small = next(
+            number
+            for number, frame in enumerate(ends.down.frames[count:])
+            if frame["type"] == "result" and "parts" not in frame
+        )
+        assert kinds[:small].count("part") <= 10
+
+
+async def test_both_directions_have_room_of_their_own(autojump_clock: Any) -> None:
+    """A handler that answers with what it was sent waits for nothing of the other direction."""
+    limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000, max_partial_bytes=20_000)
+    service = Service(text_of("msgpack", 19_000))
+    results: list[str] = []
+    async with open_ends(service, limits=limits) as ends:
+        api = ends.client.proxy(Service)
+
+        async def put(value: str) -> str:
+            results.append(value)
+            return value
+
+        async def values() -> AsyncIterator[str]:
+            yield service.value
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(api.beside, service.value, values(), put)
+        assert results == [service.value] * 10
+
+
+async def test_cancelled_while_it_waits_for_room(autojump_clock: Any) -> None:
+    """It leaves nothing behind, and who waits behind it goes on."""
+    service = Service()
+    limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000, max_partial_bytes=20_000)
+    async with open_ends(service, limits=limits) as ends:
+        api = ends.client.proxy(Service)
+        async with trio.open_nursery() as nursery:
+            await block(ends)
+            nursery.start_soon(api.take, "1" * 15_000)
+            await quiet()
+            scope = trio.CancelScope()
+
+            async def large() -> None:
+                with scope:
+                    await api.take("2" * 15_000)
+
+            nursery.start_soon(large)
+            await quiet()
+            # There would be room for it, but nobody is overtaken.
+            nursery.start_soon(api.take, "3" * 4_000)
+            await quiet()
+            assert len(ends.client.caller.places.claims) == 2
+            scope.cancel()
+            await quiet()
+            assert ends.client.caller.places.claims == {}
+            ends.up.let_go()
+        assert sorted(service.seen[::2], key=str) == ["1" * 15_000, "3" * 4_000]
+
+
+async def test_taken_back_before_it_is_written(autojump_clock: Any) -> None:
+    """R12: its room is free at once, for whoever waits."""
+    service = Service()
+    limits = Limits(max_frame_bytes=1000, max_value_bytes=20_000, max_partial_bytes=20_000)
+    async with open_ends(service, limits=limits) as ends:
+        api = ends.client.proxy(Service)
+        async with trio.open_nursery() as nursery:
+
+            async def first(scope: trio.CancelScope) -> None:
+                with scope:
+                    await api.take("1" * 15_000)
+
+            async def oneway(scope: trio.CancelScope) -> None:
+                with scope:
+                    await api.note("1" * 15_000)
+
+            for each in (first, oneway):
+                await block(ends)
+                scope = trio.CancelScope()
+                nursery.start_soon(each, scope)
+                await quiet()
+                nursery.start_soon(api.take, "2" * 15_000)
+                await quiet()
+                assert len(ends.client.caller.places.claims) == 1
+                scope.cancel()
+                await quiet()
+                assert ends.client.caller.places.claims == {}
+                ends.up.let_go()
+                await quiet()
+        assert service.seen[::2] == ["2" * 15_000] * 2
+        assert ends.up.sent("cancel") == []
+
+
+# --- cancelled at every moment
+
+#: Parts of 300 bytes, two in a message.
+CUT = Limits(
+    max_frame_bytes=300, max_message_bytes=1024, max_value_bytes=4000, max_partial_bytes=4000
+)
+
+
+@BOTH
+@pytest.mark.parametrize("waiting", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_sweep(shape: str, waiting: bool, encoding: Any, autojump_clock: Any) -> None:
+    """The caller is cancelled: the handler's ``finally`` has run, and the connection goes on.
+
+    ``waiting``: another large value is under way both ways, and there is no room for a second.
+    """
+    if shape == "oneway":
+        return
+    service = Service(text_of(encoding, 3000))
+    async with open_ends(service, encoding=encoding, limits=CUT) as ends:
+        api = ends.client.proxy(Service)
+
+        async def attempt(cut: Cut) -> bool:
+            service.seen.clear()
+            service.begun.clear()
+            service.ended.clear()
+            done = False
+            async with trio.open_nursery() as nursery:
+                if waiting:
+                    nursery.start_soon(api.echo, service.value)
+                    await trio.lowlevel.checkpoint()
+                with cut.arm():
+                    await SHAPES[shape](api, service)
+                    done = True
+            await quiet()
+            ends.assert_clean()
+            assert service.ended == service.begun
+            assert await api.small(1) == 2
+            return done
+
+        n=await sweep(attempt, at_least=10)
+        print('CUTS',n)
+        assert ends.server.endpoint.budget.spend(0.0)

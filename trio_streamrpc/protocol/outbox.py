@@ -150,6 +150,10 @@ class Outbox:
         if value is not None:
             self.values[id] = value
 
+    def is_opening(self, id: int) -> bool:
+        """Whether what opens that id is still to be written."""
+        return id in self._opening
+
     def remove_opening(self, id: int) -> bool:
         """Take back what opens that id; False if it is written already (R12)."""
         if self._opening.pop(id, None) is None:

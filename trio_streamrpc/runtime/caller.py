@@ -128,9 +128,9 @@ class Caller:
 
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
             pending.task = None
-            # R12: what is not yet written is taken back.
-            if self._endpoint.take_back(exchange.id):
-                self._withdrawn(exchange.id)
+            if self._endpoint.is_writing(exchange.id):
+                # R12, R21: of what is not yet written, or not all of it, nothing is started.
+                self.abandon(exchange.id)
             return trio.lowlevel.Abort.SUCCEEDED
 
         pending.task = trio.lowlevel.current_task()

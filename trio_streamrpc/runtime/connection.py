@@ -218,7 +218,7 @@ class Connection(Face):
                 self._heard = now = trio.current_time()
                 for event in endpoint.receive(message, now):
                     handlers[event.kind](event)
-                if endpoint.outbox.granted:
+                if endpoint.outbox.granted or endpoint.departed:
                     self.caller.collect()
                 self.callee.check_idle()
                 if endpoint.outbox:
