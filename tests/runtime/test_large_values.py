@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 
 from tests.large_values import SHAPES, Service, text_of, unfinished
-from tests.protocol.wire import payload
+from tests.protocol.wire import payload, whole
 from tests.runtime.ends import Cut, Ends, Wire, open_ends, quiet, sweep
-from trio_streamrpc import Limits, ResourceExhausted
+from tests.runtime.peer import open_against
+from trio_streamrpc import ConnectionLost, Limits, ResourceExhausted, rpc
 
 BOTH = pytest.mark.parametrize("encoding", ["msgpack", "json"])
 
@@ -189,6 +190,7 @@ async def test_too_long_in_callbacks_and_uploads(encoding: Any, autojump_clock: 
     async def values() -> AsyncIterator[str]:
         try:
             yield "small"
+            await trio.sleep(1)
             yield long
         finally:
             service.ended.append("values")
@@ -199,6 +201,7 @@ async def test_too_long_in_callbacks_and_uploads(encoding: Any, autojump_clock: 
             await api.call_back(put)
         with pytest.raises(ResourceExhausted, match="the item would take"):
             await api.collect(values())
+        assert service.seen == ["small"]
         assert sorted(service.ended) == ["call_back", "collect", "values"]
         service.value = long
         with pytest.raises(ResourceExhausted, match="the arguments would take"):
@@ -429,6 +432,198 @@ async def test_a_sweep(shape: str, waiting: bool, encoding: Any, autojump_clock:
             assert await api.small(1) == 2
             return done
 
-        n=await sweep(attempt, at_least=10)
-        print('CUTS',n)
+        await sweep(attempt, at_least=10)
         assert ends.server.endpoint.budget.spend(0.0)
+
+
+@BOTH
+async def test_a_consumer_leaves_at_every_step(encoding: Any, autojump_clock: Any) -> None:
+    """R7, R21: in the middle of an item too, the block ends once the generator's has."""
+    service = Service(text_of(encoding, 3000))
+    async with open_ends(service, encoding=encoding, limits=CUT) as ends:
+        api = ends.client.proxy(Service)
+
+        async def attempt(cut: Cut) -> bool:
+            service.ended.clear()
+            done = False
+            async with api.items() as stream:
+                with cut.arm():
+                    async for _ in stream:
+                        pass
+                    done = True
+            assert service.ended == ["items"]
+            ends.assert_clean()
+            assert await api.small(1) == 2
+            return done
+
+        await sweep(attempt, at_least=10)
+        assert {frame["mode"] for frame in ends.up.sent("cancel")} == {"close"}
+        assert ends.server.endpoint.budget.spend(0.0)
+
+
+@BOTH
+async def test_a_handler_leaves_an_upload_at_every_step(encoding: Any, autojump_clock: Any) -> None:
+    """R10: in the middle of an item too."""
+    closed: list[int] = []
+
+    class Impatient:
+        @rpc
+        async def some(self, values: AsyncIterable[str], steps: int) -> int:
+            count = 0
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+
+                    async def take() -> None:
+                        nonlocal count
+                        async for _ in values:
+                            count += 1
+                        scope.cancel()
+
+                    nursery.start_soon(take)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            return count
+
+    async def values() -> AsyncIterator[str]:
+        try:
+            for _ in range(3):
+                yield text_of(encoding, 3000)
+        finally:
+            closed.append(1)
+
+    found: set[int] = set()
+    async with open_ends(Impatient(), encoding=encoding, limits=CUT) as ends:
+        api = ends.client.proxy(Impatient)
+        steps = 0
+        while 3 not in found:
+            found.add(await api.some(values(), steps))
+            steps += 1
+            assert len(closed) == steps
+            await quiet()
+            ends.assert_clean()
+        assert found == {0, 1, 2, 3}
+        assert ends.client.endpoint.budget.spend(0.0)
+
+
+# --- oneway calls
+
+
+@BOTH
+async def test_a_oneway_call_in_parts(encoding: Any, autojump_clock: Any) -> None:
+    """R11: its caller returns when all of it is written, and not before."""
+    service = Service()
+    value = text_of(encoding, 3000)
+    async with open_ends(service, encoding=encoding, limits=CUT) as ends:
+        parts = 0
+        async with trio.open_nursery() as nursery:
+            ends.up.step()
+
+            async def call() -> None:
+                await ends.client.proxy(Service).note(value)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(call)
+            while True:
+                await quiet()
+                parts = len(ends.up.sent("part"))
+                ends.up.step()
+        assert parts > 10
+        [call_frame] = whole(encoding, ends.up.sent("call", "part"))
+        assert call_frame["args"] == [value]
+        await quiet()
+        assert service.seen == [value]
+
+
+@BOTH
+async def test_a_sweep_over_a_oneway_call(encoding: Any, autojump_clock: Any) -> None:
+    """R11, R12: it runs if all of it was written, and else not at all."""
+    service = Service()
+    async with open_ends(service, encoding=encoding, limits=CUT) as ends:
+        api = ends.client.proxy(Service)
+
+        async def attempt(cut: Cut) -> bool:
+            service.seen.clear()
+            count = len(ends.up.frames)
+            done = False
+            with cut.arm():
+                await api.note(text_of(encoding, 3000))
+                done = True
+            await quiet()
+            ends.assert_clean()
+            frames = ends.up.frames[count:]
+            left = sum(each.get("parts", 0) for each in frames) - sum(
+                len(data.encode() if isinstance(data, str) else data)
+                for data in (each["data"] for each in frames if each["type"] == "part")
+            )
+            written = any(each["type"] == "call" for each in frames) and not left
+            assert len(service.seen) == written
+            assert service.seen or not done
+            return done
+
+        await sweep(attempt, at_least=10)
+
+
+async def test_a_oneway_call_that_is_refused_in_the_middle(autojump_clock: Any) -> None:
+    """R9: no more of it is written, and its caller goes on."""
+    async with open_against() as (connection, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.proxy(Service).note, "x" * 3_000_000)
+            call = await peer.hears("call")
+            await peer.says({"type": "error", "id": call["id"], "error": {"code": "ABORTED"}})
+        await quiet()
+        assert connection.caller.open_calls == 0
+        assert connection.endpoint.outbox.room.used == 0
+
+
+# --- the connection's end
+
+
+BROKEN = pytest.mark.parametrize("shape", [each for each in SHAPES if each != "oneway"])
+
+
+@BOTH
+@BROKEN
+async def test_a_disconnect_at_every_message(
+    shape: str, encoding: Any, autojump_clock: Any
+) -> None:
+    """ConnectionLost for who waits, the handlers end, and what was there of values is freed."""
+    service = Service(text_of(encoding, 3000))
+    done = False
+    number = 0
+    while not done:
+        service.seen.clear()
+        service.begun.clear()
+        service.ended.clear()
+        async with open_ends(service, encoding=encoding, limits=CUT, clean=False) as ends:
+            api = ends.client.proxy(Service)
+            outcomes: list[object] = []
+
+            async def call(way: Callable[..., Awaitable[object]], *args: object) -> None:
+                try:
+                    await way(*args)
+                    outcomes.append("done")
+                except ConnectionLost:
+                    outcomes.append("lost")
+                except ExceptionGroup as group:
+                    # Of the shape's own nursery.
+                    assert group.split(ConnectionLost)[1] is None
+                    outcomes.append("lost")
+
+            async with trio.open_nursery() as nursery:
+                # One of them has to wait for room.
+                nursery.start_soon(call, SHAPES[shape], api, service)
+                nursery.start_soon(call, api.echo, service.value)
+                for _ in range(number):
+                    await trio.lowlevel.checkpoint()
+                await trio.aclose_forcefully(ends.down.inner)
+            await quiet()
+            assert sorted(service.begun) == sorted(service.ended)
+            assert len(outcomes) == 2
+            assert ends.client.caller.places.claims == {}
+            for each in (ends.client, ends.server):
+                assert each.endpoint.partial_bytes == 0
+                assert each.endpoint.outbox.room.used == 0
+            done = outcomes == ["done", "done"]
+        number += 3
+    assert number > 12

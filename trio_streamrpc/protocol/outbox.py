@@ -251,8 +251,18 @@ class Outbox:
             queue.items, queue.sizes, queue.final = [], [], None
 
     def finish(self, *last: Frame) -> None:
-        """The connection has failed: nothing more is written but this (R27)."""
+        """The connection has failed: nothing more is written but this (R27).
+
+        What waits is forgotten: it may be large, and the connection be kept for long.
+        """
         self._last = list(last)
+        for id in list(self.values):
+            self.drop_value(id)
+        for id in list(self._queues):
+            self.drop_items(id)
+        self._queues.clear()
+        self._opening.clear()
+        self._turns = Turns()
 
     def take(self) -> list[Frame]:
         """The frames of the next message; none if nothing waits."""
@@ -364,8 +374,8 @@ class Outbox:
             self._turns.add(value, value.priority)
             return True
         self.drop_value(value.id)
-        if value.final is not None:
-            self._written(value.final)
+        assert value.final is not None
+        self._written(value.final)
         return True
 
     def _take_long_item(self, queue: _Queue, message: Message) -> bool:

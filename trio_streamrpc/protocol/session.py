@@ -232,6 +232,13 @@ class Session:
             self.family.goaway(self.highest_seen, error.code.value, encodable(error.message)[:200])
         )
 
+    def close(self) -> None:
+        """The transport is gone: nothing is received or written any more, and nothing kept."""
+        if not self.failed:
+            self.failed = True
+            self.assembly.clear()
+            self.outbox.finish()
+
     # --- the records
 
     def open_exchange(self, id: int, state: State, root: Exchange | None = None) -> Exchange:

@@ -363,6 +363,7 @@ class Connection(Face):
         if self._lost is not None:
             return False
         self._lost = error
+        self.endpoint.close()
         self.caller.lose(self._lost_error)
         self.callee.ask_all()
         self.callee.check_idle()
