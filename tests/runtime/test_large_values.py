@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+import gc
+import tracemalloc
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from tests.protocol.wire import payload, whole
 from tests.runtime.ends import Cut, Ends, Wire, open_ends, quiet, sweep
 from tests.runtime.peer import open_against
 from trio_streamrpc import ConnectionLost, Limits, ResourceExhausted, rpc
+from trio_streamrpc.testing import open_pair
 
 BOTH = pytest.mark.parametrize("encoding", ["msgpack", "json"])
 
@@ -627,3 +631,160 @@ async def test_a_disconnect_at_every_message(
             done = outcomes == ["done", "done"]
         number += 3
     assert number > 12
+
+
+# --- memory
+
+MEGABYTE = 1_000_000
+
+
+class Memory:
+    """What Python has allocated, over what it had at the beginning."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self._before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+
+    @property
+    def more(self) -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - self._before
+
+    @property
+    def peak(self) -> int:
+        return tracemalloc.get_traced_memory()[1] - self._before
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+class Holding:
+    """Handlers that last on, and keep nothing of what they were sent."""
+
+    @rpc
+    async def call(self, value: str) -> None:
+        del value
+        await trio.sleep_forever()
+
+    @rpc
+    async def stream(self, value: str) -> AsyncIterator[int]:
+        del value
+        yield 1
+        await trio.sleep_forever()
+
+    @rpc
+    async def stream_back(self, size: int) -> AsyncIterator[str]:
+        yield "x" * size
+        yield "small"
+        await trio.sleep_forever()
+
+    @rpc
+    @asynccontextmanager
+    async def context(self, value: str) -> AsyncIterator[None]:
+        del value
+        yield
+
+    @rpc
+    async def upload(self, values: AsyncIterable[str]) -> None:
+        async for value in values:
+            del value
+
+
+SIZE = 4 * MEGABYTE
+
+
+async def hold_call(api: Holding) -> None:
+    await api.call("x" * SIZE)
+
+
+async def hold_stream(api: Holding) -> None:
+    async with api.stream("x" * SIZE) as stream:
+        async for _ in stream:
+            pass
+
+
+async def hold_items(api: Holding) -> None:
+    async with api.stream_back(SIZE) as stream:
+        assert len(await stream.receive()) == SIZE
+        assert len(await stream.receive()) == 5
+        await trio.sleep_forever()
+
+
+async def hold_context(api: Holding) -> None:
+    async with api.context("x" * SIZE):
+        await trio.sleep_forever()
+
+
+async def hold_upload(api: Holding) -> None:
+    async def values() -> AsyncIterator[str]:
+        yield "x" * SIZE
+        await trio.sleep_forever()
+
+    await api.upload(values())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "hold", [hold_call, hold_stream, hold_items, hold_context, hold_upload]
+)
+async def test_nothing_stays_of_what_has_arrived(
+    hold: Callable[[Holding], Awaitable[None]], encoding: Any, autojump_clock: Any, traced: None
+) -> None:
+    """While a call lasts neither side keeps what it was called with, nor what it has sent."""
+    memory = Memory()
+    async with open_pair(Holding(), encoding=encoding) as connection:
+        api = connection.proxy(Holding)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, api)
+            await trio.sleep(1)
+            assert memory.peak > 2 * SIZE
+            assert memory.more < SIZE / 4
+            nursery.cancel_scope.cancel()
+        assert memory.more < SIZE / 4
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [each for each in SHAPES if each != "oneway"])
+async def test_nothing_stays_of_what_was_cancelled(
+    shape: str, encoding: Any, autojump_clock: Any, traced: None
+) -> None:
+    """In the middle of it, or after it."""
+    service = Service("x" * SIZE)
+    memory = Memory()
+    async with open_pair(service, encoding=encoding) as connection:
+        api = connection.proxy(Service)
+        for steps in (10, 40, 80):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(SHAPES[shape], api, service)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            await quiet()
+            service.seen.clear()
+            service.ended.clear()
+            assert memory.more < SIZE / 4
+
+
+@BOTH
+async def test_the_peak(encoding: Any, autojump_clock: Any, traced: None) -> None:
+    """A value, its encoding, what comes together again of it, and the value again."""
+    size = 20 * MEGABYTE
+    service = Service()
+    async with open_pair(service, encoding=encoding) as connection:
+        api = connection.proxy(Service)
+        memory = Memory()
+        await api.take("x" * size)
+        assert memory.peak < 5 * size
+        service.seen.clear()
+        service.value = "x" * size
+        memory = Memory()
+        # The value itself is there already.
+        await api.give()
+        assert memory.peak < 4 * size
+

@@ -183,6 +183,8 @@ class Caller:
             # Nothing was said: it is too long, or has a name that is no text, or it is too late.
             self.places.give_back(ticket)
             raise
+        # They may be large, and the call last long.
+        request.args, request.kwargs = b"", None
         if attached is not None:
             attached.start(exchange, Root(exchange) if target is None else target.root)
         return exchange

@@ -218,6 +218,8 @@ class Connection(Face):
                 self._heard = now = trio.current_time()
                 for event in endpoint.receive(message, now):
                     handlers[event.kind](event)
+                # A value may be large, and the next message far off.
+                event = None
                 if endpoint.outbox.granted or endpoint.departed:
                     self.caller.collect()
                 self.callee.check_idle()
