@@ -41,7 +41,8 @@ class Service:
     def __init__(self, value: str = "") -> None:
         self.value = value
         self.seen: list[object] = []
-        #: The handlers whose ``finally`` has run.
+        #: The handlers that have begun, and those whose ``finally`` has run.
+        self.begun: list[str] = []
         self.ended: list[str] = []
         self._noted = trio.Event()
 
@@ -55,6 +56,10 @@ class Service:
     @rpc
     async def take(self, value: str, other: str = "") -> None:
         self.seen += [value, other]
+
+    @rpc
+    async def echo(self, value: str) -> str:
+        return value
 
     @rpc
     async def length(self, value: bytes) -> int:
@@ -75,6 +80,7 @@ class Service:
 
     @rpc
     async def items(self, number: int = 3) -> AsyncIterator[str]:
+        self.begun.append("items")
         try:
             for each in range(number):
                 yield str(each)
@@ -84,6 +90,7 @@ class Service:
 
     @rpc
     async def collect(self, values: AsyncIterable[str]) -> None:
+        self.begun.append("collect")
         try:
             async for value in values:
                 self.seen.append(value)
@@ -93,6 +100,7 @@ class Service:
     @rpc
     @asynccontextmanager
     async def context(self, value: str) -> AsyncIterator[str]:
+        self.begun.append("context")
         try:
             yield value
         finally:
@@ -109,7 +117,11 @@ class Service:
 
     @rpc
     async def call_back(self, put: Put) -> None:
-        self.seen.append(await put(self.value))
+        self.begun.append("call_back")
+        try:
+            self.seen.append(await put(self.value))
+        finally:
+            self.ended.append("call_back")
 
     @rpc(oneway=True)
     async def note(self, value: str) -> None:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -337,6 +339,23 @@ def test_a_type_that_nobody_knows_names_the_parameter(payloads: Payloads) -> Non
 def test_codecs_are_compiled_once(payloads: Payloads) -> None:
     assert wire(payloads, "price") is wire(payloads, "price")
     assert wire(payloads, "price") is not wire(Payloads("json"), "price")
+
+
+def test_codecs_keep_no_service(payloads: Payloads) -> None:
+    """They are shared by all objects of a class, and outlive each: a remote object, say."""
+
+    class Account:
+        @rpc
+        async def balance(self) -> int:
+            return 0
+
+    account = Account()
+    codec = MethodTable.of(account)["balance"].wire(payloads)
+    gone = weakref.ref(account)
+    del account
+    gc.collect()
+    assert gone() is None
+    assert MethodTable.of(Account())["balance"].wire(payloads) is codec
 
 
 def test_without_a_contract_anything_goes(payloads: Payloads) -> None:

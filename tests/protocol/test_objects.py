@@ -517,11 +517,13 @@ def test_a_watched_call_that_is_taken_back(encoding: Encoding) -> None:
 @BOTH
 @pytest.mark.parametrize("how", ["cancel", "result", "result in parts", "error"])
 def test_a_watched_call_of_which_not_all_is_written(encoding: Encoding, how: str) -> None:
-    """R11, R21: it never departs, and is forgotten."""
+    """R11, R21: nothing more of it will be, and that is told once."""
     talk = Talk("connecting", encoding, announced={"max_frame_bytes": 1000})
     made = talk.endpoint.call("m", talk.payload(["x" * 1_000_000]))
     talk.endpoint.watch(made.id)
+    assert talk.endpoint.is_writing(made.id)
     talk.endpoint.next_message()
+    assert talk.endpoint.is_writing(made.id)
     match how:
         case "cancel":
             assert talk.endpoint.cancel(made.id, "abort")
@@ -532,8 +534,9 @@ def test_a_watched_call_of_which_not_all_is_written(encoding: Encoding, how: str
         case _:
             talk.hears({"type": "error", "id": made.id, "error": {"code": "ABORTED"}})
     assert [frame["type"] for frame in talk.says()] == (["cancel"] if how == "cancel" else [])
-    assert departed(talk) == []
+    assert departed(talk) == [made.id]
     assert not talk.endpoint.watched
+    assert not talk.endpoint.is_writing(made.id)
 
 
 @BOTH

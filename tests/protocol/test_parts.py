@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.protocol.wire import BOTH, STREAM, WINDOW, Talk, read, whole
-from trio_streamrpc.errors import LocalProtocolError, ResourceExhausted
+from trio_streamrpc.errors import LocalProtocolError, RemoteProtocolError, ResourceExhausted
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.frames import ErrorInfo
 from trio_streamrpc.protocol.parts import Claim, Room, Slices
@@ -236,6 +236,18 @@ def test_parts_fit_whatever_is_escaped(encoding: Encoding, fill: str) -> None:
         assert len(message.encode() if isinstance(message, str) else message) <= 2000
         found += read(message)
     assert whole(encoding, found) == [{"type": "result", "id": 1, "value": value}]
+
+
+@BOTH
+def test_references_count_for_what_goes_whole(encoding: Encoding) -> None:
+    """R19, R21: a call that fits without them may go in parts with them."""
+    talk = Talk("connecting", encoding, announced={"max_message_bytes": 2000})
+    args = talk.payload(["x" * 1600])
+    refs: list[tuple[int | str, Any]] = [("name", "stream")] * 10
+    assert talk.endpoint.parts_of("m", args) == 0
+    assert talk.endpoint.parts_of("m", args, refs=refs) > len(args)
+    with pytest.raises(ResourceExhausted, match="a call without its arguments"):
+        talk.endpoint.parts_of("m", args, refs=refs * 10)
 
 
 @BOTH
@@ -563,3 +575,38 @@ def test_a_call_is_answered_before_it_has_gone_out(encoding: Encoding, final: st
     talk.hears({"type": final.partition(" ")[0], "id": 1, **frames[final]})
     assert talk.says() == []
     assert talk.endpoint.outbox.room.used == 0
+
+
+@BOTH
+@pytest.mark.parametrize("how", ["close", "fail", "goaway"])
+def test_nothing_is_kept_at_the_end(encoding: Encoding, how: str) -> None:
+    """Neither what is under way, nor what waits for room, for its turn, or to be opened."""
+    talk = Talk("connecting", encoding, announced={**SMALL, "max_partial_bytes": 150 * KB})
+    endpoint = talk.endpoint
+    value = talk.payload(text(encoding, 100 * KB))
+    for id in (2, 4, 6):
+        talk.called(id, window=None if id == 2 else {"items": 4, "bytes": 1000 * KB})
+    endpoint.answer(2, value)
+    endpoint.send(4, value)
+    endpoint.send(6, talk.payload("small"))
+    endpoint.next_message()
+    claim = endpoint.claim(len(value))
+    endpoint.call("m", talk.payload(["small"]))
+    assert endpoint.outbox.room.used == 100 * KB
+    match how:
+        case "close":
+            endpoint.close()
+            endpoint.close()
+        case "fail":
+            endpoint.fail(RemoteProtocolError("broken"))
+            endpoint.close()
+        case _:
+            talk.hears({"type": "goaway", "last_id": 0, "code": "PROTOCOL_ERROR"})
+    assert types(talk.says()) == (["goaway"] if how == "fail" else [])
+    assert claim.granted
+    endpoint.give_up(claim)
+    assert endpoint.outbox.room.used == 0
+    assert endpoint.outbox.values == {}
+    assert not endpoint.outbox
+    assert talk.hears({"type": "ping", "token": 1}) == []
+    assert not endpoint.ready

@@ -48,6 +48,11 @@ class Wire(Transport):
     def let_go(self) -> None:
         self._free.set()
 
+    def step(self) -> None:
+        """Let through what waits, and hold up what comes next."""
+        self._free.set()
+        self.hold()
+
     def sent(self, *kinds: str) -> list[dict[str, Any]]:
         """The frames of these kinds that were sent so far."""
         return [frame for frame in self.frames if frame["type"] in kinds]

@@ -394,13 +394,15 @@ def result_encoder(label: str, kind: Kind, encode: Encode) -> Encode:
 
 def result_decoder(label: str, method: Method, decode: Decode) -> Decode:
     what = "an item" if method.kind is Kind.SERVER_STREAM else "the result"
+    # Not the method: it is bound to its service, and the codec is all services'.
+    result_type = method.result_type
 
     def decode_result(data: Data) -> Any:
         try:
             return decode(data)
         except Exception as error:
             raise InternalError(
-                f"{what} of {label}() does not match {shown(method.result_type)}: {explain(error)}"
+                f"{what} of {label}() does not match {shown(result_type)}: {explain(error)}"
             ) from error
 
     return decode_result

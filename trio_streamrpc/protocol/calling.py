@@ -180,7 +180,7 @@ class Calling(Session):
         return claims
 
     def watch(self, id: int) -> None:
-        """Have ``departed`` tell when that call is written (R11)."""
+        """Have ``departed`` tell when that call is written, or is over before it was (R11)."""
         self.watched.add(id)
 
     def _open_ref(self, call: Exchange, ref: Ref) -> None:
@@ -221,6 +221,10 @@ class Calling(Session):
             error, size = self.shortened(error)
         self.outbox.add_control(self.family.cancel(id, mode, error), size)
         return True
+
+    def is_writing(self, id: int) -> bool:
+        """Whether some of that call is still to be taken by the writer."""
+        return id in self.outbox.values or self.outbox.is_opening(id)
 
     def take_back(self, id: int) -> bool:
         """Take back a call if it was not yet written (R12)."""

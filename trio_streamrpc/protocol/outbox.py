@@ -150,6 +150,10 @@ class Outbox:
         if value is not None:
             self.values[id] = value
 
+    def is_opening(self, id: int) -> bool:
+        """Whether what opens that id is still to be written."""
+        return id in self._opening
+
     def remove_opening(self, id: int) -> bool:
         """Take back what opens that id; False if it is written already (R12)."""
         if self._opening.pop(id, None) is None:
@@ -247,8 +251,18 @@ class Outbox:
             queue.items, queue.sizes, queue.final = [], [], None
 
     def finish(self, *last: Frame) -> None:
-        """The connection has failed: nothing more is written but this (R27)."""
+        """The connection has failed: nothing more is written but this (R27).
+
+        What waits is forgotten: it may be large, and the connection be kept for long.
+        """
         self._last = list(last)
+        for id in list(self.values):
+            self.drop_value(id)
+        for id in list(self._queues):
+            self.drop_items(id)
+        self._queues.clear()
+        self._opening.clear()
+        self._turns = Turns()
 
     def take(self) -> list[Frame]:
         """The frames of the next message; none if nothing waits."""

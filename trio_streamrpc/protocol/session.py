@@ -101,7 +101,7 @@ class Session:
         self.uploads = 0
         #: Calls whose writing somebody waits for.
         self.watched: set[int] = set()
-        #: What the writer has taken since this was last emptied: such calls (R11), and uploads, by
+        #: What is done with writing since this was last emptied: such calls (R11), and uploads, by
         #: their final frames (R19).
         self.departed: list[int] = []
         #: The highest id that a drain still runs; None while there is no drain (R27).
@@ -232,6 +232,13 @@ class Session:
             self.family.goaway(self.highest_seen, error.code.value, encodable(error.message)[:200])
         )
 
+    def close(self) -> None:
+        """The transport is gone: nothing is received or written any more, and nothing kept."""
+        if not self.failed:
+            self.failed = True
+            self.assembly.clear()
+            self.outbox.finish()
+
     # --- the records
 
     def open_exchange(self, id: int, state: State, root: Exchange | None = None) -> Exchange:
@@ -242,7 +249,7 @@ class Session:
     def drop_call_value(self, id: int) -> None:
         """Write no more of a call that goes out in parts: it is over, or to be (R9, R21)."""
         if self.outbox.drop_value(id):
-            self.watched.discard(id)
+            self._departs(id)
 
     def end_objects(self, id: int) -> None:
         """Nothing that was exported with that call can be called any more (R20)."""
@@ -265,15 +272,19 @@ class Session:
     def _written(self, frame: Call | Result | End | Error) -> None:
         """A frame was taken by the writer; after a final one the call's place is free (R26)."""
         if type(frame) is self.family.call:
-            if frame.id in self.watched:
-                self.watched.remove(frame.id)
-                self.departed.append(frame.id)
+            self._departs(frame.id)
             return
         exchange = self.exchanges.pop(frame.id)
         if exchange.places is None:
             self.departed.append(frame.id)
         elif not exchange.overrun:
             exchange.places.running -= 1
+
+    def _departs(self, call: int) -> None:
+        """Nothing more of that call is to be written: who waits for it is told (R11)."""
+        if call in self.watched:
+            self.watched.remove(call)
+            self.departed.append(call)
 
     def shortened(self, info: ErrorInfo) -> tuple[ErrorInfo, int]:
         """The error as it can travel, and its length: errors do not travel in parts (R21)."""

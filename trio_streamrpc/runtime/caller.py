@@ -128,9 +128,9 @@ class Caller:
 
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
             pending.task = None
-            # R12: what is not yet written is taken back.
-            if self._endpoint.take_back(exchange.id):
-                self._withdrawn(exchange.id)
+            if self._endpoint.is_writing(exchange.id):
+                # R12, R21: of what is not yet written, or not all of it, nothing is started.
+                self.abandon(exchange.id)
             return trio.lowlevel.Abort.SUCCEEDED
 
         pending.task = trio.lowlevel.current_task()
@@ -183,6 +183,8 @@ class Caller:
             # Nothing was said: it is too long, or has a name that is no text, or it is too late.
             self.places.give_back(ticket)
             raise
+        # They may be large, and the call last long.
+        request.args, request.kwargs = b"", None
         if attached is not None:
             attached.start(exchange, Root(exchange) if target is None else target.root)
         return exchange

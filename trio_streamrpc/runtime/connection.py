@@ -218,7 +218,9 @@ class Connection(Face):
                 self._heard = now = trio.current_time()
                 for event in endpoint.receive(message, now):
                     handlers[event.kind](event)
-                if endpoint.outbox.granted:
+                # A value may be large, and the next message far off.
+                event = None
+                if endpoint.outbox.granted or endpoint.departed:
                     self.caller.collect()
                 self.callee.check_idle()
                 if endpoint.outbox:
@@ -363,6 +365,7 @@ class Connection(Face):
         if self._lost is not None:
             return False
         self._lost = error
+        self.endpoint.close()
         self.caller.lose(self._lost_error)
         self.callee.ask_all()
         self.callee.check_idle()

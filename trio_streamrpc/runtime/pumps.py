@@ -96,6 +96,8 @@ class Pump:
             else:
                 item, waiting = waiting, _NOTHING
             endpoint.send(id, encode(item))
+            # It may be large, and the next one far off.
+            del item
             count += 1
             self._connection.wake_writer()
 

@@ -44,8 +44,8 @@ Args = Sequence[Any]
 Kwargs = Mapping[str, Any]
 
 
-class Request(Struct, frozen=True, eq=False):
-    """A call that is about to be made."""
+class Request(Struct, eq=False):
+    """A call that is about to be made; once it is, its arguments are no longer here."""
 
     name: str
     args: bytes
@@ -101,6 +101,8 @@ class RemoteMethod:
 
     async def _call(self, args: Args, kwargs: Kwargs, options: Options) -> Any:
         request = self._request(args, kwargs, options)
+        # They may be large, and the call take long.
+        del args, kwargs
         attached = request.attached
         if self.method.options.oneway:
             if attached is not None:
