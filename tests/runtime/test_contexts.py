@@ -1218,7 +1218,7 @@ async def test_a_peer_that_does_not_answer(autojump_clock):
 
 @pytest.mark.parametrize("error", [None, ValueError("mine")])
 async def test_a_context_that_has_let_pass_what_it_was_left_with(error, autojump_clock):
-    """R20: with nothing to re-raise there is nothing to raise."""
+    """R20: a caller without an error hears why the context has not ended with the block."""
     async with open_against() as (connection, peer):
         raised: list[BaseException] = []
         async with trio.open_nursery() as nursery:
@@ -1228,16 +1228,19 @@ async def test_a_context_that_has_let_pass_what_it_was_left_with(error, autojump
                     async with connection.context("context"):
                         if error is not None:
                             raise error
-                except ValueError as caught:
+                except (ValueError, RemoteError) as caught:
                     raised.append(caught)
 
             nursery.start_soon(enter)
             await peer.hears("call")
             await peer.says(CHUNK)
             await peer.hears("cancel")
-            same = {"code": "UNKNOWN", "name": "Other", "message": "not looked at"}
+            same = {"code": "UNKNOWN", "name": "Other", "message": "why"}
             await peer.says({"type": "error", "id": 1, "error": same, "same": True})
-        assert raised == ([] if error is None else [error])
+        if error is None:
+            assert [str(each) for each in raised] == ["Other: why"]
+        else:
+            assert raised == [error]
 
 
 async def test_an_object_of_a_peer(autojump_clock):

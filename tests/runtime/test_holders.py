@@ -336,14 +336,11 @@ async def test_when_a_context_ends_by_itself_so_do_its_objects(
                 with pytest.raises(NotFound):
                     await worker.ping()
                 assert log[:3] == ["work", "work: finally", "left: Cancelled"]
-        except RemoteError as error:
+        except (RemoteError, CallCancelled) as error:
             seen.append(error)
         assert len(raised) == 1
-        names = [each.name for each in seen if isinstance(each, RemoteError)]
-        assert (
-            names
-            == {"limited": [], "strict": ["TooSlowError"], "nursery": ["ExceptionGroup"]}[method]
-        )
+        names = {"limited": "CallCancelled", "strict": "TooSlowError", "nursery": "ExceptionGroup"}
+        assert [each.name for each in seen if isinstance(each, RpcError)] == [names[method]]
 
 
 async def test_a_context_that_ends_by_itself_suppresses_nothing(service, log, autojump_clock):
@@ -412,13 +409,19 @@ async def test_however_it_ends_it_ends_in_order(
                 except ValueError as error:
                     assert error is mine  # noqa: PT017
                     log.append("raised")
+                except CallCancelled as error:
+                    # It was left in peace, and was not there any more.
+                    assert str(error) == "the context has ended by itself"  # noqa: PT017
+                    assert how == "close"
+                    log.append("told")
             assert scope.cancelled_caught == (how == "abort")
         await trio.sleep(3)
         ends.assert_clean()
         assert [type(each) for each in raised] == [CallCancelled] * working
         assert log.count("raised") == (how == "error")
+        assert log.count("told") == (how == "close" and expires <= seconds)
         assert mine.__context__ is None
-        rest = [each for each in log if each != "raised"]
+        rest = [each for each in log if each not in ("raised", "told")]
         assert rest[: 2 * working] == ["work", "work: finally"] * working
         left, *after = rest[2 * working :]
         assert left.startswith("left")
@@ -441,9 +444,12 @@ async def test_a_context_that_has_begun_to_leave_by_itself_is_not_cut_short(
                 await trio.sleep(2)
                 if error is not None:
                     raise error
-        except ValueError as caught:
+        except (ValueError, CallCancelled) as caught:
             raised = caught
-        assert raised is error
+        if error is None:
+            assert str(raised) == "the context has ended by itself"
+        else:
+            assert raised is error
         assert trio.current_time() - started == 4
         assert log == ["left: Cancelled", "after"]
 

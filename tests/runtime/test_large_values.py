@@ -729,9 +729,7 @@ async def hold_upload(api: Holding) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "hold", [hold_call, hold_stream, hold_items, hold_context, hold_upload]
-)
+@pytest.mark.parametrize("hold", [hold_call, hold_stream, hold_items, hold_context, hold_upload])
 async def test_nothing_stays_of_what_has_arrived(
     hold: Callable[[Holding], Awaitable[None]], encoding: Any, autojump_clock: Any, traced: None
 ) -> None:
@@ -787,4 +785,3 @@ async def test_the_peak(encoding: Any, autojump_clock: Any, traced: None) -> Non
         # The value itself is there already.
         await api.give()
         assert memory.peak < 4 * size
-

@@ -183,6 +183,10 @@ class Calling(Session):
         """Have ``departed`` tell when that call is written, or is over before it was (R11)."""
         self.watched.add(id)
 
+    def is_watched(self, id: int) -> bool:
+        """Whether ``departed`` tells of that call, or will."""
+        return id in self.watched or id in self.departed
+
     def _open_ref(self, call: Exchange, ref: Ref) -> None:
         if ref.type == "object":
             self._export(call, ref.id)

@@ -82,8 +82,12 @@ class Attachments:
     ) -> None:
         # Nothing is exported any more before the nursery closes that its calls would run in.
         self.end()
-        if self._manager is not None:
-            await self._manager.__aexit__(kind, error, traceback)
+        try:
+            if self._manager is not None:
+                await self._manager.__aexit__(kind, error, traceback)
+        finally:
+            # They refer to this, and may hold much.
+            self._uploads, self._exports, self._references = [], [], ()
         if self.error is None or self.told or self.error is error:
             return
         if error is None or isinstance(error, trio.Cancelled):
@@ -121,6 +125,7 @@ class Attachments:
                     self._codec.item_encoder(parameter),
                     name,
                     self._upload_failed,
+                    root.exchange,
                 )
                 self._uploads.append(upload)
                 caller.uploads[upload.id] = upload

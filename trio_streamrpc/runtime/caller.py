@@ -12,7 +12,9 @@ from trio_streamrpc.errors import (
     CallCancelled,
     CleanupTimeout,
     ConnectionLost,
+    InvalidArgument,
     NotFound,
+    RemoteProtocolError,
     RpcError,
     Unavailable,
 )
@@ -65,6 +67,8 @@ class Caller:
         self._endpoint = connection.endpoint
         self._pending: dict[int, _Pending] = {}
         self._receivers: dict[int, Receiver] = {}
+        #: Calls to objects that were cancelled here, and whose final frame has not come.
+        self._abandoned: set[int] = set()
         #: Oneway calls of which it is not known yet that they are written.
         self._unwritten: set[int] = set()
         self.places = Places(connection)
@@ -140,8 +144,8 @@ class Caller:
 
     async def open_receiver(
         self, request: Request, window: Window, growth: Growth | None, capacity: int
-    ) -> tuple[Receiver, Exchange]:
-        """Make a call that is answered by items; gives where they arrive, and its record."""
+    ) -> tuple[Receiver, Root]:
+        """Make a call that is answered by items; gives where they arrive, and its root."""
         ticket = await self.places.take(request)
         exchange = self._open(request, ticket, window=window, growth=growth)
         assert exchange.window is not None
@@ -150,7 +154,7 @@ class Caller:
         if growth is not None:
             self._endpoint.measure(trio.current_time())
         self.connection.wake_writer()
-        return receiver, exchange
+        return receiver, ticket.root or Root(exchange)
 
     def _open(
         self,
@@ -185,8 +189,12 @@ class Caller:
             raise
         # They may be large, and the call last long.
         request.args, request.kwargs = b"", None
+        if target is not None:
+            ticket.root = target.root
         if attached is not None:
-            attached.start(exchange, Root(exchange) if target is None else target.root)
+            # R26: one root for all that hangs from the call, its callbacks and its object.
+            ticket.root = ticket.root or Root(exchange)
+            attached.start(exchange, ticket.root)
         return exchange
 
     def receive_upload(self, exchange: Exchange) -> Receiver:
@@ -259,9 +267,29 @@ class Caller:
         """Ask for the end of a call whose caller was cancelled, and wait for nothing (R7, R8)."""
         if id not in self._pending and id not in self._receivers:
             return
+        self._note_abandoned(id)
         if not self._endpoint.cancel(id, "abort"):
             self._withdrawn(id)
         self.connection.wake_writer()
+
+    def _note_abandoned(self, id: int) -> None:
+        """R26: calls to objects have places for each root, and roots come and go.
+
+        What is never answered is therefore counted for all of them: a side that lets this one call
+        its callbacks, and never says how they have ended, is not borne for ever.
+        """
+        ended = self._pending.get(id) or self._receivers.get(id)
+        if ended is None or ended.place is None or ended.place is self.places.calls:
+            return
+        self._abandoned.add(id)
+        limits = self.connection.limits
+        if len(self._abandoned) > limits.max_calls * limits.max_object_calls:
+            self.connection.break_off(
+                RemoteProtocolError(
+                    f"{len(self._abandoned)} calls to objects were cancelled and never ended",
+                    close_code=1008,
+                )
+            )
 
     def abandon_from_anywhere(self, id: int) -> None:
         """The same for a stream that was collected: in whatever thread, at whatever moment."""
@@ -277,6 +305,7 @@ class Caller:
         """R12: the call was never written; no final frame will come of it."""
         self.collect()
         self._unwritten.discard(id)
+        self._abandoned.discard(id)
         pending = self._pending.pop(id, None)
         if pending is not None:
             # Where its caller still waits, it is an upload of its own that has failed.
@@ -289,9 +318,13 @@ class Caller:
 
     def on_final(self, frame: Result | Error | End) -> None:
         """A final frame: the caller is woken, and the call's place is free (R26)."""
+        self._abandoned.discard(frame.id)
         pending = self._pending.pop(frame.id, None)
         if pending is not None:
             assert not isinstance(frame, End)
+            if frame.id in self._unwritten and not self._endpoint.is_watched(frame.id):
+                # It was answered before it had gone out whole, and nothing more of it will.
+                self._unwritten.discard(frame.id)
             pending.finish(frame)
             self._release(pending.place)
             return
@@ -303,8 +336,19 @@ class Caller:
 
     def on_chunk(self, frame: Chunk) -> None:
         receiver = self._receivers.get(frame.id)
-        if receiver is not None:
-            receiver.feed(frame)
+        if receiver is None:
+            return
+        if frame.refs and not receiver.takes_objects:
+            # R20: it is the item of a context, which was called as a stream.
+            receiver.stop(
+                InvalidArgument(
+                    "it gives an object: it is a context, use async with connection.context(…) "
+                    "or a typed proxy"
+                )
+            )
+            self.abandon(frame.id)
+            return
+        receiver.feed(frame)
 
     def on_overflow(self, event: Overflow) -> None:
         receiver = self._receivers.get(event.id)

@@ -108,7 +108,7 @@ def current_call() -> Call:
         raise RuntimeError("current_call() is for handlers of calls, and none runs here") from None
 
 
-class Serving(Struct, frozen=True, eq=False):
+class Serving(Struct, eq=False):
     """That this task serves a call, perhaps within what serves another.
 
     A callback runs within the call that it was passed to, which may itself run within a handler:
@@ -119,6 +119,8 @@ class Serving(Struct, frozen=True, eq=False):
     #: The record of the call, if it is one to the service; None for a call of an object.
     root: Exchange | None
     outer: Serving | None
+    #: Set when the call is over: a task that it has left behind serves it no more.
+    ended: bool = False
 
 
 SERVING: ContextVar[Serving | None] = ContextVar("trio_streamrpc.serving", default=None)
@@ -138,7 +140,11 @@ def may_wait(connection: Connection, root: Exchange | None) -> bool:
     """
     serving = SERVING.get()
     while serving is not None:
-        if serving.connection is connection and (root is None or serving.root is not root):
+        if (
+            serving.connection is connection
+            and not serving.ended
+            and (root is None or serving.root is not root)
+        ):
             return False
         serving = serving.outer
     return True

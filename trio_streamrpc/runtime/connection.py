@@ -131,10 +131,15 @@ class Connection(Face):
 
     def check_open(self) -> None:
         """Raise what ended the connection, if something has."""
+        error = None
         if self._lost is not None:
-            raise self._lost_error()
-        if self._shutting:
-            raise _closed_here()
+            error = self._lost_error()
+        elif self._shutting:
+            error = _closed_here()
+        if error is not None:
+            # What is only about to be called has surely not been run.
+            error.retry = True
+            raise error
 
     def _lost_error(self) -> RpcError:
         # A new one each time: an exception that many tasks raise would gather all their tracebacks.
@@ -176,7 +181,7 @@ class Connection(Face):
         is cancelled, the transport is closed at once. A handler of the connection is among what is
         to be ended: it is cancelled here, and the close goes on without it.
         """
-        if serves(self):
+        if serves(self) and self.alive:
             self.nursery.start_soon(self._close)
             await self.wait_closed()
             return
@@ -205,21 +210,22 @@ class Connection(Face):
             late = RemoteProtocolError(
                 f"no hello within {self.limits.handshake_timeout} s", close_code=1008
             )
-            self.endpoint.fail(late)
-            self._fail(late)
+            self.break_off(late)
         self.check_open()
 
+    def break_off(self, error: RemoteProtocolError) -> None:
+        """End the connection, since the other side does not keep to the protocol."""
+        self.endpoint.fail(error)
+        self._fail(error)
+
     async def _read(self) -> None:
-        endpoint, transport, handlers = self.endpoint, self.transport, self._handlers
+        endpoint, transport = self.endpoint, self.transport
         limit = self.limits.max_waiting_control_bytes
         try:
             while True:
                 message = await transport.receive()
                 self._heard = now = trio.current_time()
-                for event in endpoint.receive(message, now):
-                    handlers[event.kind](event)
-                # A value may be large, and the next message far off.
-                event = None
+                self._act_on(endpoint.receive(message, now))
                 if endpoint.outbox.granted or endpoint.departed:
                     self.caller.collect()
                 self.callee.check_idle()
@@ -243,6 +249,11 @@ class Connection(Face):
             # other handlers are shielded: it is from here that they hear of it.
             self.lose(_closed_here())
             raise
+
+    def _act_on(self, events: list[Event]) -> None:
+        # In a function of its own: a value may be large, and the next message far off.
+        for event in events:
+            self._handlers[event.kind](event)
 
     async def _park_reader(self) -> None:
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:

@@ -57,12 +57,10 @@ class Held:
 
     async def open(self) -> None:
         """Make the call."""
-        self._receiver, exchange = await self.caller.open_receiver(
+        self._receiver, self._root = await self.caller.open_receiver(
             self._request, ONE_ITEM, None, capacity=1
         )
-        # R26: the places of calls to its object are those of the call at the start of the chain.
-        target = self._request.target
-        self._root = Root(exchange) if target is None else target.root
+        self._receiver.takes_objects = True
 
     async def value(self) -> Any:
         """Wait for the one item. Raises :exc:`trio.EndOfChannel` if the call ended without it."""
@@ -248,7 +246,7 @@ class RemoteContext:
             )
         if not isinstance(final, Error):
             return error is not None
-        if final.same:
+        if final.same and error is not None:
             return False
         failure = self._held.rebuild(final)
         if isinstance(failure, CleanupTimeout):

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import trio
 from msgspec import Raw
 
-from trio_streamrpc.errors import ERRORS_BY_CODE, CleanupTimeout, Code, RemoteError, RpcError
+from trio_streamrpc.errors import (
+    ERRORS_BY_CODE,
+    CleanupTimeout,
+    Code,
+    ConnectionLost,
+    RemoteError,
+    RpcError,
+)
 from trio_streamrpc.protocol.frames import ErrorInfo, encodable
 
 __all__ = [
@@ -40,20 +47,31 @@ def is_confined(error: BaseException) -> bool:
 
     A GeneratorExit or a Cancelled that gets so far has lost its way, and is an error like others.
     """
+    kinds = (Exception, GeneratorExit, trio.Cancelled)
+    return all(isinstance(each, kinds) for each in leaves(error))
+
+
+def is_answer(error: BaseException) -> bool:
+    """Whether whoever raised it has chosen what the caller is told.
+
+    A group is no choice; but one of nothing but lost connections is what a handler with a nursery
+    ends with when its client is gone.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(isinstance(each, ConnectionLost) for each in leaves(error))
+    return isinstance(error, RpcError) and not isinstance(error, RemoteError)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions of a group that are no groups themselves."""
     # No recursion: groups may be nested deeper than Python's stack.
     waiting = [error]
     while waiting:
         each = waiting.pop()
         if isinstance(each, BaseExceptionGroup):
             waiting.extend(each.exceptions)
-        elif not isinstance(each, Exception | GeneratorExit | trio.Cancelled):
-            return False
-    return True
-
-
-def is_answer(error: BaseException) -> bool:
-    """Whether whoever raised it has chosen what the caller is told."""
-    return isinstance(error, RpcError) and not isinstance(error, RemoteError)
+        else:
+            yield each
 
 
 def describe(

@@ -81,6 +81,7 @@ class Handler(ABC):
         #: Whether it was asked since this side goes away, rather than by its caller (R6).
         self.asked_to_go = False
         self._cancel: Cancel | None = None
+        self._serving: Serving | None = None
         self._stopped: trio.Event | None = None
         self._overran = False
         self._error: BaseException | None = None
@@ -113,6 +114,8 @@ class Handler(ABC):
     def _finish(self) -> None:
         if self.references is not None:
             self.references.end()
+        if self._serving is not None:
+            self._serving.ended = True
         if self._stopped is not None:
             self._stopped.set()
         if self.connection.alive and not self._overran:
@@ -164,7 +167,8 @@ class Handler(ABC):
         if not self.is_callback:
             CURRENT_CALL.set(call)
         root = self.exchange if self.export is None else None
-        SERVING.set(Serving(self.connection, root, SERVING.get()))
+        self._serving = Serving(self.connection, root, SERVING.get())
+        SERVING.set(self._serving)
         args, kwargs = self.codec.decode_arguments(
             None if is_absent(frame.args) else frame.args,
             None if is_absent(frame.kwargs) else frame.kwargs,

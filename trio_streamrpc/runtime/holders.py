@@ -91,6 +91,8 @@ class ContextHandler(Holder):
     #: What its caller left the block with, as it is thrown in here.
     _thrown: BaseException | None = None
     _passed_on = False
+    #: Whether it has ended before its caller left it.
+    _by_itself = False
 
     async def _serve(self) -> None:
         manager = await self._invoke()
@@ -113,6 +115,9 @@ class ContextHandler(Holder):
         try:
             if not self.asked:
                 await self._park()
+        except BaseException:
+            self._by_itself = True
+            raise
         finally:
             await self._end_object()
             self._holding = False
@@ -179,7 +184,7 @@ class ContextHandler(Holder):
             self._answer_stopped()
         elif self.scope.cancelled_caught:
             self._answer_cleanup_timeout()
-        elif self._passed_on or not self.asked or (info is not None and self._thrown is None):
+        elif self._passed_on or self._by_itself:
             # R20: whatever its caller leaves with is the caller's own. Where it has ended by
             # itself, it has not seen that, and has suppressed nothing.
             code = Code.CANCELLED.value if info is None else info.code

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.protocol.parts import Claim
     from trio_streamrpc.runtime.connection import Connection
-    from trio_streamrpc.runtime.objects import Target
+    from trio_streamrpc.runtime.objects import Root, Target
     from trio_streamrpc.runtime.remote import Request
 
 __all__ = ["Places", "Ticket"]
@@ -27,12 +27,14 @@ __all__ = ["Places", "Ticket"]
 class Ticket:
     """What one call has taken: its final frame frees the place, each upload its own."""
 
-    __slots__ = ("claim", "place", "timeout", "uploads")
+    __slots__ = ("claim", "place", "root", "timeout", "uploads")
 
     def __init__(self, place: trio.Semaphore) -> None:
         self.place = place
         self.uploads = 0
         self.claim: Claim | None = None
+        #: What its callbacks and its object hang from (R26).
+        self.root: Root | None = None
         #: The seconds that are left for the call; None if it has no deadline.
         self.timeout: float | None = None
 

@@ -27,6 +27,7 @@ class Receiver:
         "id",
         "place",
         "refs",
+        "takes_objects",
         "window",
     )
 
@@ -42,6 +43,7 @@ class Receiver:
         self.place = place
         #: The references of the last chunk: only a context's or a task's item has any (R20).
         self.refs: Sequence[Ref] = ()
+        self.takes_objects = False
         self.window = window
         # R17: a chunk has an item at least, so there is a free place for all that is granted.
         self._sender, self.chunks = trio.open_memory_channel[list[Raw]](capacity)

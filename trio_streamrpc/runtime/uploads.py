@@ -9,12 +9,14 @@ import trio
 
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo
+from trio_streamrpc.runtime.calls import SERVING, Serving
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
 from trio_streamrpc.runtime.failures import is_confined, tell
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.pumps import Pump
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.runtime.connection import Connection
 
 __all__ = ["Upload"]
@@ -23,7 +25,8 @@ __all__ = ["Upload"]
 class Upload:
     """Iterates over an argument, and sends its items as far as the other side has granted.
 
-    ``failed`` is called with what the iterator raised: it is for the caller, as itself.
+    ``failed`` is called with what the iterator raised: it is for the caller, as itself. ``root``
+    is the record of the call to a service that its call belongs to.
     """
 
     def __init__(
@@ -34,8 +37,10 @@ class Upload:
         encode: Callable[[Any], bytes],
         name: str,
         failed: Callable[[BaseException], None],
+        root: Exchange,
     ) -> None:
         self.id = id
+        self._root = root
         self._connection = connection
         self._source = source
         self._name = name
@@ -48,6 +53,9 @@ class Upload:
 
     async def run(self) -> None:
         """Send the items, and the final frame."""
+        # Its call waits for it: what it calls in turn must not wait for its call (R26).
+        serving = Serving(self._connection, self._root, SERVING.get())
+        SERVING.set(serving)
         try:
             await self._produce()
         except BaseException as error:
@@ -64,6 +72,7 @@ class Upload:
             elif self._is_open:
                 self._connection.endpoint.end(self.id)
         finally:
+            serving.ended = True
             self._connection.caller.upload_ended(self.id)
             self._connection.wake_writer()
 
