@@ -210,19 +210,11 @@ class Connection(Face):
         self.check_open()
 
     async def _read(self) -> None:
-        endpoint, transport, handlers = self.endpoint, self.transport, self._handlers
+        endpoint, transport = self.endpoint, self.transport
         limit = self.limits.max_waiting_control_bytes
         try:
             while True:
-                message = await transport.receive()
-                self._heard = now = trio.current_time()
-                for event in endpoint.receive(message, now):
-                    handlers[event.kind](event)
-                # A value may be large, and the next message far off.
-                event = None
-                if endpoint.outbox.granted or endpoint.departed:
-                    self.caller.collect()
-                self.callee.check_idle()
+                self._take_in(await transport.receive())
                 if endpoint.outbox:
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
@@ -243,6 +235,16 @@ class Connection(Face):
             # other handlers are shielded: it is from here that they hear of it.
             self.lose(_closed_here())
             raise
+
+    def _take_in(self, message: bytes | str) -> None:
+        """Act on one message; nothing of it is kept until the next, which may be far off."""
+        endpoint, handlers = self.endpoint, self._handlers
+        self._heard = now = trio.current_time()
+        for event in endpoint.receive(message, now):
+            handlers[event.kind](event)
+        if endpoint.outbox.granted or endpoint.departed:
+            self.caller.collect()
+        self.callee.check_idle()
 
     async def _park_reader(self) -> None:
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
