@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,13 +70,18 @@ class Source:
 
 
 @asynccontextmanager
-async def over_a_link(limits: Limits | None = None) -> AsyncIterator[Connection]:
+async def over_a_link(
+    limits: Limits | None = None, *, service: object = None, serving: Limits | None = None
+) -> AsyncIterator[Connection]:
     async with open_background_nursery() as nursery:
         near, far = open_memory_transports(capacity=1000)
 
         async def serve() -> None:
             async with open_connection(
-                Link(far, nursery), "accepting", serving=Source()
+                Link(far, nursery),
+                "accepting",
+                serving=Source() if service is None else service,
+                limits=serving,
             ) as connection:
                 await connection.wait_closed()
 
@@ -163,3 +168,70 @@ async def test_growing_windows_of_many_streams(autojump_clock: object) -> None:
                 nursery.start_soon(take, connection)
         await wait_all_tasks_blocked()
     assert taken == [3000] * 5
+
+
+# --- uploads
+
+
+class Drain:
+    """It takes an upload, and tells how fast its second half came and what its window was."""
+
+    @rpc
+    async def take(self, count: int, items: AsyncIterable[bytes]) -> tuple[float, Window | None]:
+        assert isinstance(items, Stream)
+        for _ in range(count // 2):
+            await items.receive()
+        begin = trio.current_time()
+        async for _ in items:
+            pass
+        return (count - count // 2) / (trio.current_time() - begin), window_of(items)
+
+
+async def upload_rate(
+    count: int, pause: float, size: int, limits: Limits
+) -> tuple[float, Window | None]:
+    """Items per second of an upload to a side with these limits, and the window that it had."""
+
+    async def items() -> AsyncIterator[bytes]:
+        for _ in range(count):
+            if pause:
+                await trio.sleep(pause)
+            yield bytes(size)
+
+    async with over_a_link(service=Drain(), serving=limits) as connection:
+        return await connection.proxy(Drain).take(count, items())
+
+
+@pytest.mark.parametrize(("pause", "size"), [(0.001, 0), (0.0002, 0), (0.001, 8_000)])
+async def test_an_upload_fills_its_link(pause: float, size: int, autojump_clock: object) -> None:
+    """R15: its window is for the side that takes it to open, and grows as a stream's does."""
+    first = Limits().window
+    count = 3000 if pause < 0.001 else 1500
+    unlimited, _ = await upload_rate(
+        count, pause, size, Limits(window=UNLIMITED, max_window=UNLIMITED)
+    )
+    grown, window = await upload_rate(count, pause, size, Limits())
+    fixed, kept = await upload_rate(count, pause, size, Limits(max_window=first))
+    assert grown >= 0.8 * unlimited
+    assert fixed < 0.7 * unlimited
+    assert kept == first
+    limit = Limits().max_window
+    assert window is not None
+    assert window.items <= limit.items
+    assert window.bytes <= limit.bytes
+
+
+async def test_an_uploads_window_never_exceeds_its_limit(autojump_clock: object) -> None:
+    limits = Limits(max_window=Window(100, 300_000))
+    _, window = await upload_rate(1500, 0.0002, 0, limits)
+    assert window == Window(100, 300_000)
+
+
+async def test_large_items_fill_their_link(autojump_clock: object) -> None:
+    """R15, R21: items that travel in parts, each longer than the first window."""
+    async with over_a_link() as connection:
+        unlimited, _ = await rate(connection, 60, 0.01, 500_000, UNLIMITED)
+        grown, window = await rate(connection, 60, 0.01, 500_000, None)
+    assert grown >= 0.8 * unlimited
+    assert window is not None
+    assert window.bytes <= Limits().max_window.bytes

@@ -223,12 +223,7 @@ class Connection(Face):
         limit = self.limits.max_waiting_control_bytes
         try:
             while True:
-                message = await transport.receive()
-                self._heard = now = trio.current_time()
-                self._act_on(endpoint.receive(message, now))
-                if endpoint.outbox.granted or endpoint.departed:
-                    self.caller.collect()
-                self.callee.check_idle()
+                self._take_in(await transport.receive())
                 if endpoint.outbox:
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
@@ -250,10 +245,15 @@ class Connection(Face):
             self.lose(_closed_here())
             raise
 
-    def _act_on(self, events: list[Event]) -> None:
-        # In a function of its own: a value may be large, and the next message far off.
-        for event in events:
-            self._handlers[event.kind](event)
+    def _take_in(self, message: bytes | str) -> None:
+        """Act on one message; nothing of it is kept until the next, which may be far off."""
+        endpoint, handlers = self.endpoint, self._handlers
+        self._heard = now = trio.current_time()
+        for event in endpoint.receive(message, now):
+            handlers[event.kind](event)
+        if endpoint.outbox.granted or endpoint.departed:
+            self.caller.collect()
+        self.callee.check_idle()
 
     async def _park_reader(self) -> None:
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
