@@ -336,6 +336,18 @@ def test_a_type_that_nobody_knows_names_the_parameter(payloads: Payloads) -> Non
         table["collect"].wire(payloads)
 
 
+def test_an_object_whose_methods_are_not_marked(payloads: Payloads) -> None:
+    @asynccontextmanager
+    async def pay() -> AsyncIterator[Money]:
+        yield Money(1)
+
+    table = MethodTable.of({"pay": pay})
+    with pytest.raises(
+        TypeError, match=r"Money is a type .*; for an object .*, mark its methods w"
+    ):
+        table["pay"].wire(payloads)
+
+
 def test_codecs_are_compiled_once(payloads: Payloads) -> None:
     assert wire(payloads, "price") is wire(payloads, "price")
     assert wire(payloads, "price") is not wire(Payloads("json"), "price")

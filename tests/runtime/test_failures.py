@@ -257,7 +257,7 @@ async def test_a_remote_error_that_is_passed_on(autojump_clock, caplog):
     error = await raised_by(made)
     assert type(error) is RemoteError
     assert str(error) == "ValueError: why"
-    assert len(caplog.records) == 1
+    assert caplog.records == []  # it was logged where it happened
 
 
 async def test_a_group_is_one_error_with_its_causes(autojump_clock, caplog):

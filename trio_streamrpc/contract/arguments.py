@@ -104,7 +104,15 @@ class MethodCodec:
         # What a context yields may be a remote object: no data, its place holds null (R20).
         result_type = Any if method.yields_object else method.result_type
         encode = payloads.encoder(result_type)
-        decode = compiled(payloads, result_type, False, f"{self.label}(), its result")
+        what = f"{self.label}(), its result"
+        try:
+            decode = compiled(payloads, result_type, False, what)
+        except TypeError as error:
+            if method.kind not in (Kind.CONTEXT, Kind.TASK):
+                raise
+            raise TypeError(
+                f"{error}; for an object that is called, mark its methods with @rpc"
+            ) from error
         self.encode_result = result_encoder(self.label, method.kind, encode)
         self.decode_result = result_decoder(self.label, method, decode)
 

@@ -84,7 +84,8 @@ def describe(
     ``encode`` is for the ``data`` of an :exc:`RpcError`; what it cannot encode does not travel.
     """
     reference = uuid.uuid4().hex[:12] if mask else ""
-    if not is_answer(error):
+    # What another side has raised, and a handler passes on, was logged there.
+    if not is_answer(error) and (mask or not isinstance(error, RemoteError)):
         _log(error, f"{method} failed" + f" [{reference}]" * mask)
         if mask:
             return ErrorInfo(Code.INTERNAL.value, "", f"internal error, reference {reference}")

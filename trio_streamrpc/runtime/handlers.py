@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import structs
 
-from trio_streamrpc.errors import CleanupTimeout, Code
+from trio_streamrpc.errors import CleanupTimeout, Code, RemoteError
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, is_absent
 from trio_streamrpc.runtime.calls import CURRENT_CALL, EMPTY, SERVING, Call, Serving
@@ -220,7 +220,8 @@ class Handler(ABC):
 
     def _describe(self, error: BaseException) -> ErrorInfo:
         listed = self.codec.encode_error(error)
-        if self.method.options.oneway and (listed is not None or is_answer(error)):
+        told = listed is not None or is_answer(error) or isinstance(error, RemoteError)
+        if self.method.options.oneway and told:
             # R11: nobody waits to hear of it.
             LOGGER.warning(
                 "%s, which is oneway, ended with %s: %s",
