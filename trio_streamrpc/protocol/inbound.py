@@ -79,9 +79,10 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     if frame.timeout is not None and math.isnan(frame.timeout):
         raise RemoteProtocolError("a timeout that is not a number")
     uploads = _open_refs(endpoint, frame)
-    root = endpoint.objects.get(frame.target)
+    unwritten = endpoint.outbox.is_unwritten(frame.target)
+    root = None if unwritten else endpoint.objects.get(frame.target)
     places = endpoint.places if root is None else _places_of(endpoint, root)
-    refusal = _refusal(endpoint, frame, places)
+    refusal = _refusal(endpoint, frame, root, places)
     if refusal is not None:
         # R19: refs are opened even by a call that is refused, and cancelled by its callee.
         for upload in uploads:
@@ -112,9 +113,11 @@ def _places_of(endpoint: Endpoint, root: Exchange) -> Places:
     return root.object_places
 
 
-def _refusal(endpoint: Endpoint, call: Call, places: Places) -> tuple[ErrorInfo, bool] | None:
+def _refusal(
+    endpoint: Endpoint, call: Call, root: Exchange | None, places: Places
+) -> tuple[ErrorInfo, bool] | None:
     """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
-    if call.target and call.target not in endpoint.objects:
+    if call.target and root is None:
         # R20: a call to something that has ended, or never was, is no more than that.
         return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
     if len(call.metadata) > METADATA_BYTES:
@@ -281,7 +284,7 @@ def _check_new(endpoint: Endpoint, id: int) -> None:
 def _move(endpoint: Endpoint, id: int, kind: int) -> Exchange:
     """Take a frame on an id that must be open for it."""
     exchange = endpoint.exchanges.get(id)
-    if exchange is None:
+    if exchange is None or _is_unwritten(endpoint, id):
         was = "CLOSED" if _was_used(endpoint, id) else "IDLE"
         raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {was}")
     state = exchange.state.received[kind]
@@ -301,7 +304,14 @@ def _move_if_open(endpoint: Endpoint, id: int, kind: int) -> Exchange | None:
 
 def _was_used(endpoint: Endpoint, id: int) -> bool:
     """R5: no tombstones; what is not open and not above the highest seen was closed."""
-    return id <= (endpoint.highest_used if _is_ours(endpoint, id) else endpoint.highest_seen)
+    if _is_ours(endpoint, id):
+        return id <= endpoint.highest_used and not endpoint.outbox.is_unwritten(id)
+    return id <= endpoint.highest_seen
+
+
+def _is_unwritten(endpoint: Endpoint, id: int) -> bool:
+    """R9: an id of ours that the other side can only have guessed was never opened."""
+    return endpoint.outbox.is_unwritten(id) and _is_ours(endpoint, id)
 
 
 def _is_ours(endpoint: Endpoint, id: int) -> bool:
@@ -312,7 +322,7 @@ def _is_ours(endpoint: Endpoint, id: int) -> bool:
 def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
     id = frame.id
     exchange = endpoint.exchanges.get(id)
-    if exchange is None and (_is_ours(endpoint, id) or not _was_used(endpoint, id)):
+    if not _was_used(endpoint, id) or (exchange is None and _is_ours(endpoint, id)):
         _move(endpoint, id, Kind.PART)
     if not len(frame.data):
         endpoint.violation("an empty part")
