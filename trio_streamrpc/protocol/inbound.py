@@ -101,7 +101,8 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     places.running += 1
     if frame.parts:
         # R21: its place is taken, and its refs are open; it is handed on once it is complete.
-        endpoint.assembly.begin(frame, tuple(upload.id for upload in uploads))
+        ids = tuple(upload.id for upload in uploads)
+        endpoint.assembly.begin(frame, ids, now=endpoint.now)
         return None
     return frame
 
@@ -349,6 +350,8 @@ def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
                 frame.id, endpoint.error_info(Code.INVALID_ARGUMENT, f"the arguments: {error}")
             )
             return None
+        if frame.timeout is not None:
+            frame.timeout = max(frame.timeout - (endpoint.now - value.began), 0.0)
         return frame
     if value.kept:
         try:
