@@ -330,6 +330,30 @@ def test_references_that_an_item_cannot_have(encoding: Encoding, ref: Any, messa
         talk.hears({"type": "chunk", "id": 1, "items": [None], "size": 1, "refs": [ref]})
 
 
+@BOTH
+def test_an_item_has_one_reference(encoding: Encoding) -> None:
+    """R19, R20."""
+    talk = Talk("connecting", encoding)
+    talk.calls(window=WINDOW)
+    chunk = {"type": "chunk", "id": 1, "items": [None], "size": 4 if encoding == "json" else 1}
+    with pytest.raises(RemoteProtocolError, match="2 references in a chunk on id 1"):
+        talk.hears({**chunk, "refs": [[0, "object", 2], [0, "object", 4]]})
+
+
+@BOTH
+@pytest.mark.parametrize("left", [False, True])
+def test_an_upload_has_no_references(encoding: Encoding, left: bool) -> None:
+    """R19, R20: an object is the item of a context, and of nothing that a caller produces."""
+    talk = Talk("accepting", encoding)
+    talk.called(1, refs=[[0, "stream", 3]])
+    if left:
+        talk.endpoint.cancel(3, "close")
+    chunk = {"type": "chunk", "id": 3, "items": [None], "size": 4 if encoding == "json" else 1}
+    assert len(talk.hears({**chunk, "refs": []})) == (0 if left else 1)
+    with pytest.raises(RemoteProtocolError, match="a reference in an item of the upload 3"):
+        talk.hears({**chunk, "refs": [[0, "object", 5]]})
+
+
 # --- places
 
 

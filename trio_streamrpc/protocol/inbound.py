@@ -34,6 +34,7 @@ from trio_streamrpc.protocol.frames import (
     Part,
     Ping,
     Pong,
+    Ref,
     Result,
 )
 from trio_streamrpc.protocol.states import STATES, TABLE
@@ -179,10 +180,8 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
 
 def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     exchange = _move(endpoint, frame.id, Kind.CHUNK)
-    for ref in frame.refs or ():
-        _check_new(endpoint, ref.id)
-        if ref.type == "stream":
-            raise RemoteProtocolError(f"a stream in an item of id {frame.id}")
+    if frame.refs:
+        _open_item_ref(endpoint, frame.id, frame.refs)
     window = exchange.window
     assert window is not None
     leaving = exchange.state is not CONSUMING
@@ -210,6 +209,17 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     if more is not None:
         endpoint.outbox.add_grant(frame.id, *more)
     return None if frame.parts else frame
+
+
+def _open_item_ref(endpoint: Endpoint, id: int, refs: list[Ref]) -> None:
+    """R20: an item is one object at most, and only where this side has called for it."""
+    if not _is_ours(endpoint, id):
+        raise RemoteProtocolError(f"a reference in an item of the upload {id}")
+    if len(refs) > 1:
+        raise RemoteProtocolError(f"{len(refs)} references in a chunk on id {id}")
+    _check_new(endpoint, refs[0].id)
+    if refs[0].type == "stream":
+        raise RemoteProtocolError(f"a stream in an item of id {id}")
 
 
 def _begin_result(endpoint: Endpoint, frame: Result) -> None:
