@@ -108,6 +108,21 @@ def test_the_longest_call_with_references_fits(encoding: Encoding, place: Any) -
     assert 5 < count < 99
 
 
+@BOTH
+def test_more_references_than_the_other_side_takes(encoding: Encoding) -> None:
+    """R19: such a call fails here; nothing is said, and no id is used."""
+    talk = Talk("connecting", encoding, announced={"max_uploads": 1, "max_object_calls": 2})
+    args = talk.payload([None] * 4)
+    refs = [(place, "object") for place in range(4)]
+    with pytest.raises(ResourceExhausted, match="4 references; the other side takes at most 3"):
+        talk.endpoint.call("m", args, refs=refs)  # type: ignore[arg-type]
+    with pytest.raises(ResourceExhausted, match="4 references; the other side takes at most 3"):
+        talk.endpoint.parts_of("m", args, refs=refs)  # type: ignore[arg-type]
+    assert talk.says() == []
+    assert talk.endpoint.exchanges == {}
+    assert call(talk, *refs[:3]).id == 1
+
+
 # --- who may call an object, and for how long
 
 

@@ -37,6 +37,7 @@ from trio_streamrpc.protocol.frames import (
     Ref,
     Result,
 )
+from trio_streamrpc.protocol.peer_limits import max_refs
 from trio_streamrpc.protocol.states import STATES, TABLE
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     unwritten = endpoint.outbox.is_unwritten(frame.target)
     root = None if unwritten else endpoint.objects.get(frame.target)
     places = endpoint.places if root is None else _places_of(endpoint, root)
-    refusal = _refusal(endpoint, frame, root, places)
+    refusal = _refusal(endpoint, frame, uploads, root, places)
     if refusal is not None:
         # R19: refs are opened even by a call that is refused, and cancelled by its callee.
         for upload in uploads:
@@ -116,9 +117,18 @@ def _places_of(endpoint: Endpoint, root: Exchange) -> Places:
 
 
 def _refusal(
-    endpoint: Endpoint, call: Call, root: Exchange | None, places: Places
+    endpoint: Endpoint,
+    call: Call,
+    uploads: tuple[Exchange, ...],
+    root: Exchange | None,
+    places: Places,
 ) -> tuple[ErrorInfo, bool] | None:
     """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
+    if call.refs and len(call.refs) > max_refs(endpoint.limits):
+        # R19: what a call that comes in parts would keep of them is counted nowhere else.
+        endpoint.violation("too many references in a call")
+        info = endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many references in a call")
+        return info, False
     if call.target and root is None:
         # R20: a call to something that has ended, or never was, is no more than that.
         return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
@@ -126,7 +136,7 @@ def _refusal(
         return endpoint.error_info(Code.INVALID_ARGUMENT, "the metadata is too long"), False
     if endpoint.drain_from is not None and not call.target:
         return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
-    if call.refs and endpoint.uploads > endpoint.limits.max_uploads:
+    if uploads and endpoint.uploads > endpoint.limits.max_uploads:
         endpoint.violation("uploads beyond max_uploads")
         return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many uploads at once"), False
     if places.running >= places.limit:
