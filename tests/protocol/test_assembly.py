@@ -106,7 +106,9 @@ def test_the_timeout_of_a_call_counts_from_its_first_frame(
     talk.hears(call, now=100.0)
     *most, last = parts(encoding, 1, data, 2)
     talk.hears(*most, now=101.0)
+    assert talk.endpoint.assembly.has_calls is True
     [event] = talk.hears(last, now=102.5)
+    assert talk.endpoint.assembly.has_calls is False
     assert isinstance(event, Call)
     assert event.timeout == (timeout if left is None else left)
 
