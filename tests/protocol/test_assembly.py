@@ -91,6 +91,29 @@ def test_a_call(encoding: Encoding, window: Any) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("timeout", "left"), [(9.0, 6.5), (2.0, 0.0), (0.0, 0.0), (float("inf"), None), (None, None)]
+)
+def test_the_timeout_of_a_call_counts_from_its_first_frame(
+    encoding: Encoding, timeout: float | None, left: float | None
+) -> None:
+    """R23: its parts are part of the time that it has."""
+    if encoding == "json" and timeout is not None and left is None:
+        timeout = None  # JSON has no infinity.
+    talk = Talk("accepting", encoding)
+    data = talk.payload([[1], None])
+    call = {"type": "call", "id": 1, "method": "m", "parts": len(data), "timeout": timeout}
+    talk.hears(call, now=100.0)
+    *most, last = parts(encoding, 1, data, 2)
+    talk.hears(*most, now=101.0)
+    assert talk.endpoint.assembly.has_calls is True
+    [event] = talk.hears(last, now=102.5)
+    assert talk.endpoint.assembly.has_calls is False
+    assert isinstance(event, Call)
+    assert event.timeout == (timeout if left is None else left)
+
+
+@BOTH
 def test_a_result(encoding: Encoding) -> None:
     """R6, R21: it is final with its last part."""
     talk = Talk("connecting", encoding)

@@ -446,6 +446,55 @@ def test_uploads_of_one_call_are_bounded(encoding: Encoding, over: bool) -> None
         assert len(talk.says()) == 129
 
 
+@BOTH
+def test_objects_beside_too_many_uploads(encoding: Encoding) -> None:
+    """R19: only calls that bring uploads are refused for those that there are."""
+    talk = Talk("accepting", encoding, limits=Limits(max_uploads=1, violation_budget=1))
+    assert kinds(talk.called(1, refs=[[0, "stream", 3]])) == ["call"]
+    assert talk.called(5, refs=[[0, "stream", 7]]) == []
+    assert [frame["id"] for frame in talk.says()] == [7, 5]
+    assert talk.endpoint.uploads == 2
+    assert kinds(talk.called(9, refs=[[0, "object", 11]])) == ["call"]
+    assert talk.says() == []
+
+
+@BOTH
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_references_of_one_call_are_bounded(encoding: Encoding, in_parts: bool) -> None:
+    """R19: by max_uploads and max_object_calls together; more is refused, which costs."""
+    limits = Limits(max_uploads=2, max_object_calls=3, violation_budget=1)
+    talk = Talk("accepting", encoding, limits=limits)
+    more = {"parts": 100} if in_parts else {}
+    refs: list[list[Any]] = [[place, "object", 3 + 2 * place] for place in range(5)]
+    assert kinds(talk.called(1, refs=refs)) == ["call"]
+    refs = [[place, "object", 103 + 2 * place] for place in range(6)]
+    refs[5][1] = "stream"
+    assert talk.called(101, refs=refs, **more) == []
+    cancel, error = talk.says()
+    assert (cancel["type"], cancel["id"]) == ("cancel", 113)
+    assert (error["id"], error["error"]["code"]) == (101, "RESOURCE_EXHAUSTED")
+    assert talk.endpoint.assembly.unfinished == talk.endpoint.assembly.uploads == {}
+    assert talk.endpoint.exchanges.keys() == {1, 113}
+    assert talk.endpoint.highest_seen == 113, "their ids are opened"
+    refs = [[place, "object", 203 + 2 * place] for place in range(6)]
+    refused(talk, {"type": "call", "id": 201, "refs": refs}, match="violations")
+
+
+@BOTH
+def test_references_beyond_the_bound_cost_whatever_is_called(encoding: Encoding) -> None:
+    """R19, R20: a target that has ended is no excuse."""
+    limits = Limits(max_uploads=1, max_object_calls=1, violation_budget=1)
+    talk = Talk("accepting", encoding, limits=limits)
+    for id in (1, 101):
+        refs = [[place, "object", id + 2 + 2 * place] for place in range(3)]
+        call = {"type": "call", "id": id, "target": 2, "refs": refs}
+        if id == 1:
+            assert talk.hears(call) == []
+            assert [each["error"]["code"] for each in talk.says()] == ["RESOURCE_EXHAUSTED"]
+        else:
+            refused(talk, call, match="violations")
+
+
 # --- finals
 
 

@@ -108,6 +108,21 @@ def test_the_longest_call_with_references_fits(encoding: Encoding, place: Any) -
     assert 5 < count < 99
 
 
+@BOTH
+def test_more_references_than_the_other_side_takes(encoding: Encoding) -> None:
+    """R19: such a call fails here; nothing is said, and no id is used."""
+    talk = Talk("connecting", encoding, announced={"max_uploads": 1, "max_object_calls": 2})
+    args = talk.payload([None] * 4)
+    refs = [(place, "object") for place in range(4)]
+    with pytest.raises(ResourceExhausted, match="4 references; the other side takes at most 3"):
+        talk.endpoint.call("m", args, refs=refs)  # type: ignore[arg-type]
+    with pytest.raises(ResourceExhausted, match="4 references; the other side takes at most 3"):
+        talk.endpoint.parts_of("m", args, refs=refs)  # type: ignore[arg-type]
+    assert talk.says() == []
+    assert talk.endpoint.exchanges == {}
+    assert call(talk, *refs[:3]).id == 1
+
+
 # --- who may call an object, and for how long
 
 
@@ -328,6 +343,30 @@ def test_references_that_an_item_cannot_have(encoding: Encoding, ref: Any, messa
     talk.called(2)
     with pytest.raises(RemoteProtocolError, match=message):
         talk.hears({"type": "chunk", "id": 1, "items": [None], "size": 1, "refs": [ref]})
+
+
+@BOTH
+def test_an_item_has_one_reference(encoding: Encoding) -> None:
+    """R19, R20."""
+    talk = Talk("connecting", encoding)
+    talk.calls(window=WINDOW)
+    chunk = {"type": "chunk", "id": 1, "items": [None], "size": 4 if encoding == "json" else 1}
+    with pytest.raises(RemoteProtocolError, match="2 references in a chunk on id 1"):
+        talk.hears({**chunk, "refs": [[0, "object", 2], [0, "object", 4]]})
+
+
+@BOTH
+@pytest.mark.parametrize("left", [False, True])
+def test_an_upload_has_no_references(encoding: Encoding, left: bool) -> None:
+    """R19, R20: an object is the item of a context, and of nothing that a caller produces."""
+    talk = Talk("accepting", encoding)
+    talk.called(1, refs=[[0, "stream", 3]])
+    if left:
+        talk.endpoint.cancel(3, "close")
+    chunk = {"type": "chunk", "id": 3, "items": [None], "size": 4 if encoding == "json" else 1}
+    assert len(talk.hears({**chunk, "refs": []})) == (0 if left else 1)
+    with pytest.raises(RemoteProtocolError, match="a reference in an item of the upload 3"):
+        talk.hears({**chunk, "refs": [[0, "object", 5]]})
 
 
 # --- places

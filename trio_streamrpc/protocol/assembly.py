@@ -27,7 +27,7 @@ __all__ = ["Assembly", "Unfinished"]
 class Unfinished:
     """A value of which parts are still to come."""
 
-    __slots__ = ("data", "early", "frame", "kept", "left", "uploads")
+    __slots__ = ("began", "data", "early", "frame", "kept", "left", "uploads")
 
     def __init__(self, frame: Call | Result | Chunk, kept: bool) -> None:
         #: The frame that announced it, and is handed on with the value in its place.
@@ -37,6 +37,8 @@ class Unfinished:
         #: What has come; nothing of it is kept for a consumer that has left.
         self.data = bytearray()
         self.kept = kept
+        #: When the frame came, for a call: its timeout counts from then (R23).
+        self.began = 0.0
         #: The uploads that came with a call, and what they brought before it was complete.
         self.uploads: tuple[int, ...] = ()
         self.early: list[Frame | Overflow] = []
@@ -94,12 +96,18 @@ class Assembly:
         return None
 
     def begin(
-        self, frame: Call | Result | Chunk, uploads: tuple[int, ...] = (), *, keep: bool = True
+        self,
+        frame: Call | Result | Chunk,
+        uploads: tuple[int, ...] = (),
+        *,
+        keep: bool = True,
+        now: float = 0.0,
     ) -> None:
         """The parts of that frame's value will come; without ``keep`` they are counted alone."""
         value = self.unfinished[frame.id] = Unfinished(frame, keep)
         if keep:
             self._announced += frame.parts
+        value.began = now
         value.uploads = uploads
         for upload in uploads:
             self.uploads[upload] = value

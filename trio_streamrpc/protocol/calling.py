@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from trio_streamrpc.errors import (
     LocalProtocolError,
+    ResourceExhausted,
     Unavailable,
 )
 from trio_streamrpc.limits import Window
@@ -29,6 +30,7 @@ from trio_streamrpc.protocol.parts import Claim, Value
 from trio_streamrpc.protocol.peer_limits import (
     CALL_BYTES,
     is_parted,
+    max_refs,
     parts_of,
 )
 from trio_streamrpc.protocol.session import Session
@@ -74,9 +76,10 @@ class Calling(Session):
         arguments that go in parts; without one they take it if there is room (R21).
 
         Raises :exc:`Unavailable` if the other side takes no more calls, and
-        :exc:`ResourceExhausted` if the call is longer than what it takes, or there is no room, and
-        :exc:`ValueError` for a method name that is no valid text, or a priority out of range; none
-        of them has said anything, and a claim is still the caller's.
+        :exc:`ResourceExhausted` if the call is longer than what it takes or has more references
+        (R19), or there is no room, and :exc:`ValueError` for a method name that is no valid text,
+        or a priority out of range; none of them has said anything, and a claim is still the
+        caller's.
         """
         self._check_ready()
         if self.peer_drains and not target:
@@ -125,6 +128,11 @@ class Calling(Session):
         return exchange
 
     def _refs_bytes(self, refs: Refs) -> int:
+        limit = max_refs(self.peer)
+        if len(refs) > limit:
+            raise ResourceExhausted(
+                f"a call with {len(refs)} references; the other side takes at most {limit}"
+            )
         return sum(REF_BYTES + self.codec.length(str(place)) for place, _ in refs)
 
     def _call_in_parts(
@@ -149,8 +157,8 @@ class Calling(Session):
         """How many bytes of such a call travel in parts; 0 if it goes whole (R21).
 
         ``other_bytes`` is what its metadata takes. What travels in parts needs a :meth:`claim`.
-        Raises :exc:`ResourceExhausted` if the call is longer than what the other side takes, and
-        :exc:`ValueError` as :meth:`call` does.
+        Raises :exc:`ResourceExhausted` if the call is longer than what the other side takes or has
+        more references, and :exc:`ValueError` as :meth:`call` does.
         """
         size = self.codec.length(method) + CALL_BYTES + other_bytes
         if refs:

@@ -34,8 +34,10 @@ from trio_streamrpc.protocol.frames import (
     Part,
     Ping,
     Pong,
+    Ref,
     Result,
 )
+from trio_streamrpc.protocol.peer_limits import max_refs
 from trio_streamrpc.protocol.states import STATES, TABLE
 
 if TYPE_CHECKING:
@@ -79,9 +81,10 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     if frame.timeout is not None and math.isnan(frame.timeout):
         raise RemoteProtocolError("a timeout that is not a number")
     uploads = _open_refs(endpoint, frame)
-    root = endpoint.objects.get(frame.target)
+    unwritten = endpoint.outbox.is_unwritten(frame.target)
+    root = None if unwritten else endpoint.objects.get(frame.target)
     places = endpoint.places if root is None else _places_of(endpoint, root)
-    refusal = _refusal(endpoint, frame, places)
+    refusal = _refusal(endpoint, frame, uploads, root, places)
     if refusal is not None:
         # R19: refs are opened even by a call that is refused, and cancelled by its callee.
         for upload in uploads:
@@ -100,7 +103,8 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     places.running += 1
     if frame.parts:
         # R21: its place is taken, and its refs are open; it is handed on once it is complete.
-        endpoint.assembly.begin(frame, tuple(upload.id for upload in uploads))
+        ids = tuple(upload.id for upload in uploads)
+        endpoint.assembly.begin(frame, ids, now=endpoint.now)
         return None
     return frame
 
@@ -112,16 +116,27 @@ def _places_of(endpoint: Endpoint, root: Exchange) -> Places:
     return root.object_places
 
 
-def _refusal(endpoint: Endpoint, call: Call, places: Places) -> tuple[ErrorInfo, bool] | None:
+def _refusal(
+    endpoint: Endpoint,
+    call: Call,
+    uploads: tuple[Exchange, ...],
+    root: Exchange | None,
+    places: Places,
+) -> tuple[ErrorInfo, bool] | None:
     """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
-    if call.target and call.target not in endpoint.objects:
+    if call.refs and len(call.refs) > max_refs(endpoint.limits):
+        # R19: what a call that comes in parts would keep of them is counted nowhere else.
+        endpoint.violation("too many references in a call")
+        info = endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many references in a call")
+        return info, False
+    if call.target and root is None:
         # R20: a call to something that has ended, or never was, is no more than that.
         return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
     if len(call.metadata) > METADATA_BYTES:
         return endpoint.error_info(Code.INVALID_ARGUMENT, "the metadata is too long"), False
     if endpoint.drain_from is not None and not call.target:
         return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
-    if call.refs and endpoint.uploads > endpoint.limits.max_uploads:
+    if uploads and endpoint.uploads > endpoint.limits.max_uploads:
         endpoint.violation("uploads beyond max_uploads")
         return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many uploads at once"), False
     if places.running >= places.limit:
@@ -175,10 +190,8 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
 
 def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     exchange = _move(endpoint, frame.id, Kind.CHUNK)
-    for ref in frame.refs or ():
-        _check_new(endpoint, ref.id)
-        if ref.type == "stream":
-            raise RemoteProtocolError(f"a stream in an item of id {frame.id}")
+    if frame.refs:
+        _open_item_ref(endpoint, frame.id, frame.refs)
     window = exchange.window
     assert window is not None
     leaving = exchange.state is not CONSUMING
@@ -206,6 +219,17 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     if more is not None:
         endpoint.outbox.add_grant(frame.id, *more)
     return None if frame.parts else frame
+
+
+def _open_item_ref(endpoint: Endpoint, id: int, refs: list[Ref]) -> None:
+    """R20: an item is one object at most, and only where this side has called for it."""
+    if not _is_ours(endpoint, id):
+        raise RemoteProtocolError(f"a reference in an item of the upload {id}")
+    if len(refs) > 1:
+        raise RemoteProtocolError(f"{len(refs)} references in a chunk on id {id}")
+    _check_new(endpoint, refs[0].id)
+    if refs[0].type == "stream":
+        raise RemoteProtocolError(f"a stream in an item of id {id}")
 
 
 def _begin_result(endpoint: Endpoint, frame: Result) -> None:
@@ -281,7 +305,7 @@ def _check_new(endpoint: Endpoint, id: int) -> None:
 def _move(endpoint: Endpoint, id: int, kind: int) -> Exchange:
     """Take a frame on an id that must be open for it."""
     exchange = endpoint.exchanges.get(id)
-    if exchange is None:
+    if exchange is None or _is_unwritten(endpoint, id):
         was = "CLOSED" if _was_used(endpoint, id) else "IDLE"
         raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {was}")
     state = exchange.state.received[kind]
@@ -301,7 +325,14 @@ def _move_if_open(endpoint: Endpoint, id: int, kind: int) -> Exchange | None:
 
 def _was_used(endpoint: Endpoint, id: int) -> bool:
     """R5: no tombstones; what is not open and not above the highest seen was closed."""
-    return id <= (endpoint.highest_used if _is_ours(endpoint, id) else endpoint.highest_seen)
+    if _is_ours(endpoint, id):
+        return id <= endpoint.highest_used and not endpoint.outbox.is_unwritten(id)
+    return id <= endpoint.highest_seen
+
+
+def _is_unwritten(endpoint: Endpoint, id: int) -> bool:
+    """R9: an id of ours that the other side can only have guessed was never opened."""
+    return endpoint.outbox.is_unwritten(id) and _is_ours(endpoint, id)
 
 
 def _is_ours(endpoint: Endpoint, id: int) -> bool:
@@ -312,7 +343,7 @@ def _is_ours(endpoint: Endpoint, id: int) -> bool:
 def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
     id = frame.id
     exchange = endpoint.exchanges.get(id)
-    if exchange is None and (_is_ours(endpoint, id) or not _was_used(endpoint, id)):
+    if not _was_used(endpoint, id) or (exchange is None and _is_ours(endpoint, id)):
         _move(endpoint, id, Kind.PART)
     if not len(frame.data):
         endpoint.violation("an empty part")
@@ -339,6 +370,8 @@ def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
                 frame.id, endpoint.error_info(Code.INVALID_ARGUMENT, f"the arguments: {error}")
             )
             return None
+        if frame.timeout is not None:
+            frame.timeout = max(frame.timeout - (endpoint.now - value.began), 0.0)
         return frame
     if value.kept:
         try:

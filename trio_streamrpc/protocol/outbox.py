@@ -154,6 +154,14 @@ class Outbox:
         """Whether what opens that id is still to be written."""
         return id in self._opening
 
+    def is_unwritten(self, id: int) -> bool:
+        """Whether the other side cannot know that id of this side's: it was not yet written.
+
+        Opening frames are written in the order of their ids, so that is so from the first of them
+        on: for calls, and for what they bring with them (R5, R12).
+        """
+        return bool(self._opening) and id >= next(iter(self._opening))
+
     def remove_opening(self, id: int) -> bool:
         """Take back what opens that id; False if it is written already (R12)."""
         if self._opening.pop(id, None) is None:

@@ -18,6 +18,7 @@ __all__ = [
     "is_parted",
     "keep_to",
     "make_hello",
+    "max_refs",
     "parts_of",
 ]
 
@@ -58,6 +59,11 @@ def keep_to(outbox: Outbox, announced: Announced) -> None:
 def whole_bytes(peer: Announced) -> int:
     """The longest value that goes to that side in one frame (R21)."""
     return min(peer.max_frame_bytes, peer.max_message_bytes - FRAME_BYTES, peer.max_value_bytes)
+
+
+def max_refs(limits: Limits | Announced) -> int:
+    """How many references a side with these limits takes in one call (R19)."""
+    return limits.max_uploads + limits.max_object_calls
 
 
 def is_parted(peer: Announced, size: int, values: int) -> bool:
