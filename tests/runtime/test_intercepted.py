@@ -687,6 +687,311 @@ async def test_a_lost_connection(interceptors, autojump_clock):
                 pytest.fail("it was entered")
 
 
+# --- closed by another task while the interceptors still run
+
+
+class Starting:
+    """A task that starts a stream, and what became of it."""
+
+    def __init__(self, stream: Stream[Any], how: str, log: list[str]) -> None:
+        self.scope = trio.CancelScope()
+        self.outcome: list[str] = []
+        self._stream = stream
+        self._how = how
+        self._log = log
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                if self._how == "enter":
+                    async with self._stream:
+                        self.outcome.append("entered")
+                elif self._how == "receive":
+                    self.outcome.append(f"received {await self._stream.receive()}")
+                else:
+                    self.outcome.append(f"received {await anext(self._stream.batches())}")
+        except Exception as error:
+            self.outcome.append(type(error).__name__)
+        if self.scope.cancelled_caught:
+            self.outcome.append("cancelled")
+        self._log.append("told")
+
+
+STARTS = pytest.mark.parametrize("how", ["enter", "receive", "batches"])
+
+
+@STARTS
+async def test_closing_stops_interceptors_that_wait(how, autojump_clock):
+    """Nothing was called, neither then nor later; who has started it hears that it is closed."""
+    go = trio.Event()
+
+    async def waiting(call: Call, proceed: Any) -> Any:
+        await go.wait()
+        return await proceed()
+
+    service = Service()
+    async with open_with(passing, waiting, service=service) as ends:
+        stream = ends.client.stream("count")
+        starting, asking = Starting(stream, how, []), Starting(stream, "receive", [])
+        async with trio.open_nursery() as nursery:
+            for each in (starting, asking):
+                nursery.start_soon(each.run)
+                await quiet()
+            with trio.testing.assert_checkpoints():
+                await stream.aclose()
+            go.set()
+        assert starting.outcome == asking.outcome == ["ClosedResourceError"]
+        for _ in range(2):
+            with pytest.raises(trio.ClosedResourceError), trio.testing.assert_checkpoints():
+                await stream.receive()
+        assert ends.up.sent("call") == []
+
+
+@STARTS
+async def test_closing_waits_for_what_interceptors_have_called(how, autojump_clock):
+    """R7, R8: all of it has finished when it returns, and not before the interceptor has."""
+    log: list[str] = []
+
+    async def calling(call: Call, proceed: Any) -> Any:
+        first, second = await proceed(), await proceed()
+        await first.receive()
+        await second.receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            log.append("interceptor")
+
+    service = Service()
+    service.log = log
+    async with open_with(calling, service=service) as ends:
+        stream = ends.client.stream("count")
+        starting = Starting(stream, how, log)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            await stream.aclose()
+            assert log[0] == "interceptor"
+            assert log.count("count") == 2
+        assert starting.outcome == ["ClosedResourceError"]
+        assert {each["mode"] for each in ends.up.sent("cancel")} == {"close"}
+
+
+async def test_all_who_close_wait_for_the_end(autojump_clock):
+    service = Service()
+
+    async def calling(call: Call, proceed: Any) -> Any:
+        await (await proceed()).receive()
+        await trio.sleep_forever()
+
+    async with open_with(calling, service=service) as ends:
+        stream = ends.client.stream("count")
+        starting = Starting(stream, "enter", [])
+
+        async def close() -> None:
+            await stream.aclose()
+            assert service.log == ["count"]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            for _ in range(2):
+                nursery.start_soon(close)
+            await quiet()
+            # Who asks for an item meanwhile does not wait for them.
+            with trio.fail_after(0.5), pytest.raises(trio.ClosedResourceError):
+                await stream.receive()
+            assert service.log == []
+
+
+@STARTS
+async def test_an_interceptor_that_does_not_stop(how, autojump_clock):
+    """What it gives after all is closed, and nobody gets it."""
+
+    async def stubborn(call: Call, proceed: Any) -> Any:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+            return await proceed()
+
+    service = Service()
+    async with open_with(wrapping, stubborn, service=service) as ends:
+        start = trio.current_time()
+        stream = ends.client.stream("count")
+        starting = Starting(stream, how, [])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            await stream.aclose()
+            # R12: what was called is taken back before it is written, or has finished.
+            assert trio.current_time() - start >= 2
+            assert len(service.log) == len(ends.down.sent("end", "error"))
+            assert ends.client.caller.open_calls == 0
+        assert starting.outcome == ["ClosedResourceError"]
+
+
+async def test_what_an_interceptor_raises_when_it_is_stopped(autojump_clock):
+    async def failing(call: Call, proceed: Any) -> Any:
+        await (await proceed()).receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("mine")
+
+    service = Service()
+    for how in ("enter", "receive"):
+        async with open_with(failing, service=service) as ends:
+            stream = ends.client.stream("count")
+            starting = Starting(stream, how, [])
+            service.log.clear()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(starting.run)
+                await quiet()
+                await stream.aclose()
+                assert service.log == ["count"]
+            assert starting.outcome == ["KeyError"]
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive()
+
+
+@STARTS
+@pytest.mark.parametrize("first", ["starting", "closing"])
+async def test_a_cancellation_of_who_starts_passes_as_itself(how, first, autojump_clock):
+    """Who closes the stream waits all the same for what was called."""
+
+    async def calling(call: Call, proceed: Any) -> Any:
+        await (await proceed()).receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    service = Service()
+    async with open_with(calling, service=service) as ends:
+        stream = ends.client.stream("count")
+        starting = Starting(stream, how, [])
+
+        async def close() -> None:
+            await stream.aclose()
+            assert service.log == ["count"]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            if first == "starting":
+                starting.scope.cancel()
+                await quiet()
+            nursery.start_soon(close)
+            await quiet()
+            starting.scope.cancel()
+        assert starting.outcome == ["cancelled"]
+
+
+@STARTS
+async def test_who_is_cancelled_while_closing_asks_and_does_not_wait(how, autojump_clock):
+    async def calling(call: Call, proceed: Any) -> Any:
+        await (await proceed()).receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+                await (await proceed()).receive()
+
+    service = Service()
+    async with open_with(calling, service=service) as ends:
+        stream = ends.client.stream("count")
+        starting = Starting(stream, how, [])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            start = trio.current_time()
+            with trio.move_on_after(2) as scope:
+                await stream.aclose()
+            assert scope.cancelled_caught
+            assert trio.current_time() - start == pytest.approx(2)
+        # What it called after that is closed by who has started it.
+        assert starting.outcome == ["ClosedResourceError"]
+        assert service.log == ["count"] * 2
+
+
+async def test_leaving_a_cancelled_block_stops_interceptors_that_wait(autojump_clock):
+    """Who leaves it is not who starts it: nothing is left behind, and nobody is waited for."""
+    service = Service()
+    cleanup: list[str] = []
+
+    async def calling(call: Call, proceed: Any) -> Any:
+        await (await proceed()).receive()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            cleanup.append("interceptor")
+
+    async with open_with(calling, service=service) as ends:
+        stream = ends.client.stream("count")
+        starting = Starting(stream, "receive", [])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                try:
+                    await trio.lowlevel.checkpoint()
+                except trio.Cancelled as error:
+                    await stream.__aexit__(type(error), error, error.__traceback__)
+                    assert cleanup == []
+                    raise
+        assert cleanup == ["interceptor"]
+        assert starting.outcome == ["ClosedResourceError"]
+        await trio.sleep(2)
+        assert service.log == ["count"]
+
+
+async def test_closing_while_what_goes_with_the_call_runs(autojump_clock):
+    log: list[str] = []
+
+    async def waiting(call: Call, proceed: Any) -> Any:
+        given = await proceed()
+        await given.receive()
+        await trio.sleep_forever()
+
+    chat = Chat()
+    async with open_with(waiting, service=chat.table()) as ends:
+        stream = ends.client.stream("chat", numbers(log, 1000), window=ONE)
+        starting = Starting(stream, "enter", [])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(starting.run)
+            await quiet()
+            await stream.aclose()
+            assert chat.log == ["chat"]
+        assert log == ["upload closed"]
+        assert starting.outcome == ["ClosedResourceError"]
+
+
+@STARTS
+async def test_closing_at_every_step(how, autojump_clock):
+    """Whatever the step, all that was called has ended when it returns, and nobody is left."""
+    service = Service()
+    async with open_with(wrapping, passing, wrapping, service=service) as ends:
+        for step in range(40):
+            service.log.clear()
+            calls = len(ends.up.sent("call"))
+            stream = ends.client.stream("count", pause=0)
+            starting = Starting(stream, how, [])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(starting.run)
+                for _ in range(step):
+                    await trio.lowlevel.checkpoint()
+                await stream.aclose()
+                assert ends.client.caller.open_calls == 0
+            assert len(starting.outcome) >= 1
+            await quiet()
+            assert len(ends.up.sent("call")) - calls <= 1
+
+
 # --- uploads and callbacks
 
 

@@ -15,7 +15,12 @@ from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.feeds import Batch, Feed
 from trio_streamrpc.runtime.interceptors import Interceptor, check_fits
 from trio_streamrpc.runtime.local import LocalStream
-from trio_streamrpc.runtime.streams import RemoteStream, Stream, StreamStatistics
+from trio_streamrpc.runtime.streams import (
+    RemoteStream,
+    Stream,
+    StreamStatistics,
+    is_in_a_hurry,
+)
 
 __all__ = ["InterceptedContext", "InterceptedStream", "Layers"]
 
@@ -101,8 +106,13 @@ class InterceptedStream(Stream[T]):
         self._make = make
         self._attaches = attaches
         self._needs_block = needs_block
+        #: Taken to run the interceptors, and to close what they have made.
         self._turn = trio.Lock()
         self._layers = Layers(name)
+        #: Around the interceptors, while they run.
+        self._starting: trio.CancelScope | None = None
+        #: How many wait for their turn to close it.
+        self._leaving = 0
         #: What the interceptors have raised instead of giving a stream.
         self._error: Exception | None = None
         self._companions: AbstractAsyncContextManager[trio.Nursery] | None = None
@@ -112,6 +122,10 @@ class InterceptedStream(Stream[T]):
         return f"<Stream of {self._name}>"
 
     async def _start(self) -> Stream[T]:
+        if self._closed:
+            # Who closes it may have the turn for long.
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError(f"{self!r} was closed")
         async with self._turn:
             if self._closed:
                 raise trio.ClosedResourceError(f"{self!r} was closed")
@@ -127,14 +141,29 @@ class InterceptedStream(Stream[T]):
             return self._layers.outermost
 
     async def _intercepted(self) -> Stream[T]:
+        """Run the interceptors; raises ClosedResourceError if the stream is closed meanwhile."""
+        made: Stream[T] | None = None
         try:
-            return await self._make(self._layers)
+            with trio.CancelScope() as self._starting:
+                made = await self._make(self._layers)
         except BaseException as error:
             if isinstance(error, Exception):
                 self._error = error
             # What an interceptor gave to one that has failed is nobody's any more.
-            await self._layers.close(type(error), error, error.__traceback__)
+            await self._close_abandoned(error)
             raise
+        finally:
+            self._starting = None
+        if made is None or self._closed:
+            await self._close_abandoned(None)
+            raise trio.ClosedResourceError(f"{self!r} was closed")
+        return made
+
+    async def _close_abandoned(self, error: BaseException | None) -> None:
+        # Who waits to close it does so, and may have longer than a task that is cancelled.
+        if not self._leaving:
+            kind, traceback = (None, None) if error is None else (type(error), error.__traceback__)
+            await self._layers.close(kind, error, traceback)
 
     async def __aenter__(self) -> Self:
         if self._closed:
@@ -158,17 +187,45 @@ class InterceptedStream(Stream[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._closed = True
         async with AsyncExitStack() as stack:
             if self._companions is not None:
                 stack.push_async_exit(self._companions)
-            stack.push_async_exit(self._layers.close)
+            stack.push_async_exit(self._leave)
             await stack.pop_all().__aexit__(kind, error, traceback)
 
     async def aclose(self) -> None:
-        self._closed = True
-        await self._layers.close()
+        await self._leave()
         await trio.lowlevel.checkpoint()
+
+    async def _leave(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Stop the interceptors, wait until they have ended, and close what they have made."""
+        self._closed = True
+        if self._starting is not None:
+            self._starting.cancel()
+        waits = error is None or not is_in_a_hurry(error)
+        has_turn = False
+        self._leaving += 1
+        try:
+            if not self._turn.locked():
+                self._turn.acquire_nowait()
+                has_turn = True
+            elif waits:
+                await self._turn.acquire()
+                has_turn = True
+        finally:
+            self._leaving -= 1
+            try:
+                # One that does not wait leaves it to those who do.
+                if has_turn or not self._leaving:
+                    await self._layers.close(kind, error, traceback)
+            finally:
+                if has_turn:
+                    self._turn.release()
 
     async def receive(self) -> T:
         outer = self._layers.outermost
