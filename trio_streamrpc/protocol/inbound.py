@@ -37,6 +37,7 @@ from trio_streamrpc.protocol.frames import (
     Ref,
     Result,
 )
+from trio_streamrpc.protocol.ids import check_new, is_ours, move, move_if_open, was_used
 from trio_streamrpc.protocol.peer_limits import max_refs
 from trio_streamrpc.protocol.states import STATES, TABLE
 
@@ -75,7 +76,7 @@ def receive_hello(endpoint: Endpoint, frame: Hello) -> Event | None:
 
 
 def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
-    _check_new(endpoint, frame.id)
+    check_new(endpoint, frame.id)
     if frame.parts:
         endpoint.assembly.check(frame)
     if frame.timeout is not None and math.isnan(frame.timeout):
@@ -157,7 +158,7 @@ def _open_refs(endpoint: Endpoint, call: Call) -> tuple[Exchange, ...]:
     limit = 2 * endpoint.limits.max_uploads
     uploads = []
     for ref in call.refs or ():
-        _check_new(endpoint, ref.id)
+        check_new(endpoint, ref.id)
         if ref.type == "stream":
             if endpoint.uploads >= limit:
                 raise RemoteProtocolError(f"more than {limit} uploads at once")
@@ -173,7 +174,7 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
     if isinstance(frame, Result) and frame.parts:
         _begin_result(endpoint, frame)
         return None
-    exchange = _move(endpoint, frame.id, frame.kind)
+    exchange = move(endpoint, frame.id, frame.kind)
     if frame.id in endpoint.assembly.unfinished and endpoint.assembly.end(frame.id).kept:
         raise RemoteProtocolError(f"{KINDS[frame.kind]} over an unfinished value on id {frame.id}")
     if frame.id in endpoint.outbox.values:
@@ -181,7 +182,7 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
         endpoint.drop_call_value(frame.id)
     endpoint.end_objects(exchange.id)
     del endpoint.exchanges[exchange.id]
-    if not _is_ours(endpoint, exchange.id):
+    if not is_ours(endpoint, exchange.id):
         endpoint.uploads -= 1
     if isinstance(frame, Result) and not len(frame.value):
         frame.value = endpoint.codec.null
@@ -189,7 +190,7 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
 
 
 def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
-    exchange = _move(endpoint, frame.id, Kind.CHUNK)
+    exchange = move(endpoint, frame.id, Kind.CHUNK)
     if frame.refs:
         _open_item_ref(endpoint, frame.id, frame.refs)
     window = exchange.window
@@ -223,11 +224,11 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
 
 def _open_item_ref(endpoint: Endpoint, id: int, refs: list[Ref]) -> None:
     """R20: an item is one object at most, and only where this side has called for it."""
-    if not _is_ours(endpoint, id):
+    if not is_ours(endpoint, id):
         raise RemoteProtocolError(f"a reference in an item of the upload {id}")
     if len(refs) > 1:
         raise RemoteProtocolError(f"{len(refs)} references in a chunk on id {id}")
-    _check_new(endpoint, refs[0].id)
+    check_new(endpoint, refs[0].id)
     if refs[0].type == "stream":
         raise RemoteProtocolError(f"a stream in an item of id {id}")
 
@@ -236,7 +237,7 @@ def _begin_result(endpoint: Endpoint, frame: Result) -> None:
     """A result in parts is final with the last of them: until then its call is what it was."""
     exchange = endpoint.exchanges.get(frame.id)
     before = exchange.state if exchange is not None else CLOSED
-    exchange = _move(endpoint, frame.id, Kind.RESULT)
+    exchange = move(endpoint, frame.id, Kind.RESULT)
     exchange.state = before
     endpoint.assembly.check(frame)
     endpoint.drop_call_value(frame.id)
@@ -252,7 +253,7 @@ def _begin(endpoint: Endpoint, frame: Result | Chunk, *, keep: bool) -> None:
 
 
 def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
-    exchange = _move_if_open(endpoint, frame.id, Kind.CANCEL)
+    exchange = move_if_open(endpoint, frame.id, Kind.CANCEL)
     if exchange is None:
         _cut_short(endpoint, frame.id)
         return None
@@ -284,7 +285,7 @@ def _cut_short(endpoint: Endpoint, id: int) -> None:
 
 
 def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
-    exchange = _move_if_open(endpoint, frame.id, Kind.GRANT)
+    exchange = move_if_open(endpoint, frame.id, Kind.GRANT)
     if exchange is None:
         return None
     assert exchange.credit is not None
@@ -293,58 +294,11 @@ def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
     return None if frame.id in endpoint.assembly.unfinished else frame
 
 
-def _check_new(endpoint: Endpoint, id: int) -> None:
-    """R5: the other side's parity, and above every id it has used."""
-    if _is_ours(endpoint, id):
-        raise RemoteProtocolError(f"id {id} has this side's parity")
-    if id <= endpoint.highest_seen:
-        raise RemoteProtocolError(f"id {id} does not go up: {endpoint.highest_seen} was seen")
-    endpoint.highest_seen = id
-
-
-def _move(endpoint: Endpoint, id: int, kind: int) -> Exchange:
-    """Take a frame on an id that must be open for it."""
-    exchange = endpoint.exchanges.get(id)
-    if exchange is None or _is_unwritten(endpoint, id):
-        was = "CLOSED" if _was_used(endpoint, id) else "IDLE"
-        raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {was}")
-    state = exchange.state.received[kind]
-    if state is None:
-        raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {exchange.state}")
-    exchange.state = state
-    return exchange
-
-
-def _move_if_open(endpoint: Endpoint, id: int, kind: int) -> Exchange | None:
-    """The same for a frame that may have crossed the final one: None if it has (R9)."""
-    if id not in endpoint.exchanges and _was_used(endpoint, id):
-        return None
-    exchange = _move(endpoint, id, kind)
-    return None if exchange.state is CLOSED else exchange
-
-
-def _was_used(endpoint: Endpoint, id: int) -> bool:
-    """R5: no tombstones; what is not open and not above the highest seen was closed."""
-    if _is_ours(endpoint, id):
-        return id <= endpoint.highest_used and not endpoint.outbox.is_unwritten(id)
-    return id <= endpoint.highest_seen
-
-
-def _is_unwritten(endpoint: Endpoint, id: int) -> bool:
-    """R9: an id of ours that the other side can only have guessed was never opened."""
-    return endpoint.outbox.is_unwritten(id) and _is_ours(endpoint, id)
-
-
-def _is_ours(endpoint: Endpoint, id: int) -> bool:
-    """R5: the connecting side's ids are odd."""
-    return (id % 2 == 1) == (endpoint.side == "connecting")
-
-
 def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
     id = frame.id
     exchange = endpoint.exchanges.get(id)
-    if not _was_used(endpoint, id) or (exchange is None and _is_ours(endpoint, id)):
-        _move(endpoint, id, Kind.PART)
+    if not was_used(endpoint, id) or (exchange is None and is_ours(endpoint, id)):
+        move(endpoint, id, Kind.PART)
     if not len(frame.data):
         endpoint.violation("an empty part")
     if exchange is None or exchange.state is CLOSED:
