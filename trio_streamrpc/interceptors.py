@@ -123,7 +123,9 @@ def limit_concurrency(
 
     A call that holds a place and waits, directly or not, for another call that needs one of the
     same places may wait for ever: mind methods that call each other, and contexts whose objects'
-    methods (``transaction.debit``) share the context's places.
+    methods (``transaction.debit``) share the context's places. A stream that is open keeps its
+    place, so where the limit is 1, a call of the same method within its block waits for that block
+    to end, and so for itself.
 
     Raises :exc:`TypeError` or :exc:`ValueError` for a limit that is no positive integer.
     """

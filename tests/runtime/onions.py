@@ -10,7 +10,7 @@ import trio
 
 from trio_streamrpc import Call, NotFound, Window, current_call, rpc
 
-__all__ = ["ONE", "Service", "noting", "plain", "wrapping"]
+__all__ = ["ONE", "Service", "noting", "plain", "unawaited", "wrapping"]
 
 ONE = Window(1, 1000)
 
@@ -147,3 +147,8 @@ def noting(log: list[str], name: str) -> Callable[..., Any]:
             log.append(f"{name} left")
 
     return note
+
+
+async def unawaited(call: Call, proceed: Any) -> Any:
+    """One that has forgotten its await."""
+    return proceed(call)

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.runtime.ends import Cut, Ends, open_ends, quiet, sweep
-from tests.runtime.onions import ONE, Service, noting, wrapping
+from tests.runtime.onions import ONE, Service, noting, unawaited, wrapping
 from trio_streamrpc import (
     Call,
     ConnectionLost,
@@ -99,6 +99,29 @@ async def test_an_interceptor_that_is_no_async_function(autojump_clock):
         with pytest.raises(TypeError, match="forgetful is no async function"):
             async with ends.client.stream("count"):
                 pass
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("outer", [[], [passing], [unawaited]])
+async def test_an_interceptor_that_does_not_await(outer, autojump_clock):
+    """It is that call's error, which names the interceptor, and nothing was called."""
+    said = r"the interceptor unawaited has given a coroutine.*: it has forgotten 'await'"
+    async with open_with(*outer, unawaited) as ends:
+        with pytest.raises(TypeError, match=said):
+            await ends.client.call("echo", "a")
+        with pytest.raises(TypeError, match=said):
+            async with ends.client.stream("count"):
+                pytest.fail("it was entered")
+        with pytest.raises(TypeError, match=said):
+            await ends.client.stream("count").receive()
+        with pytest.raises(TypeError, match=said):
+            async with ends.client.context("account", "a"):
+                pytest.fail("it was entered")
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(TypeError, match=said):
+                await nursery.start(ends.client.proxy(Service).work, 5)
+        gc.collect()
+        assert ends.up.sent("call") == []
 
 
 # --- what they see and change

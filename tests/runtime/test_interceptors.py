@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 import trio
 
 from tests.runtime.ends import Cut, open_ends, quiet, sweep
-from tests.runtime.onions import ONE, Service, noting, plain, wrapping
+from tests.runtime.onions import ONE, Service, noting, plain, unawaited, wrapping
 from tests.runtime.peer import open_against
 from trio_streamrpc import (
     Call,
@@ -57,6 +58,70 @@ async def test_an_interceptor_that_is_no_async_function(autojump_clock, caplog):
         for _ in range(2):
             with pytest.raises(RemoteError, match=r"forgetful is no async function.*NoneType"):
                 await ends.client.call("echo", "a")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("outer", [[], [wrapping], [unawaited]])
+async def test_an_interceptor_that_does_not_await(outer, autojump_clock, caplog):
+    """It is that call's error, which names the interceptor, and nothing was called."""
+    service = Service()
+    said = r"TypeError: the interceptor unawaited has given a coroutine.*: it has forgotten 'await'"
+    async with open_ends(service, interceptors=[*outer, unawaited]) as ends:
+        with pytest.raises(RemoteError, match=said) as caught:
+            await ends.client.call("echo", "a")
+        assert caught.value.code is Code.UNKNOWN
+        with pytest.raises(RemoteError, match=said):
+            async with ends.client.stream("count") as stream:
+                await stream.receive()
+        with pytest.raises(RemoteError, match=said):
+            async with ends.client.context("account", "a"):
+                pytest.fail("it was entered")
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(RemoteError, match=said):
+                await nursery.start(ends.client.proxy(Service).work, 5)
+    gc.collect()
+    assert service.log == []
+    assert [each.message for each in caplog.records] == [
+        f"{method} failed" for method in ("echo", "count", "account", "work")
+    ]
+
+
+async def test_an_awaitable_that_is_no_coroutine(autojump_clock):
+    class Later:
+        def __await__(self) -> Any:
+            yield
+
+    async def answering(call: Call, proceed: Any) -> Any:
+        return Later()
+
+    async with open_ends(Service(), interceptors=[answering]) as ends:
+        with pytest.raises(RemoteError, match=r"answering has given an awaitable, Later"):
+            await ends.client.call("echo", "a")
+
+
+async def test_a_context_that_may_be_awaited_as_well(autojump_clock):
+    class Opening:
+        def __init__(self, context: Any) -> None:
+            self.context = context
+
+        def __await__(self) -> Any:
+            return self.context.__aenter__().__await__()
+
+        async def __aenter__(self) -> Any:
+            return await self.context.__aenter__()
+
+        async def __aexit__(self, *error: object) -> Any:
+            return await self.context.__aexit__(*error)
+
+    async def opening(call: Call, proceed: Any) -> Any:
+        return Opening(await proceed())
+
+    service = Service()
+    for side in ("interceptors", "client_interceptors"):
+        async with open_ends(service, **{side: [opening]}) as ends:  # type: ignore[arg-type]
+            async with ends.client.context("account", "a"):
+                pass
+    assert service.log == ["account a"] * 2
 
 
 async def test_what_cannot_be_an_interceptor_is_told_when_it_is_given():

@@ -54,7 +54,8 @@ class Onion(Struct, frozen=True, eq=False):
 async def intercept(onion: Onion, call: Call, depth: int = 0) -> Any:
     """Run the interceptor of that depth: its ``proceed`` runs the next, the last one's the call.
 
-    Raises :exc:`TypeError` for an interceptor that is no async function.
+    Raises :exc:`TypeError` for an interceptor that is no async function, and for one that has given
+    an awaitable.
     """
     by: Interceptor | None = None
     if depth < len(onion.interceptors):
@@ -66,6 +67,7 @@ async def intercept(onion: Onion, call: Call, depth: int = 0) -> Any:
                 f"proceed, it has returned a value of type {type(started).__name__}"
             )
         given = await started
+        check_awaited(given, by, call.method)
     else:
         given = await onion.innermost(call)
     return given if onion.adopt is None else await onion.adopt(given, by)
@@ -114,6 +116,27 @@ def check_fits(kind: Kind, given: Any, by: Interceptor | None, name: str) -> Non
     if not fits:
         who = name if by is None else f"the interceptor {name_of(by)}"
         raise TypeError(f"{who} has given {type(given).__name__}: {name} is {wanted}")
+
+
+def check_awaited(given: Any, by: Interceptor, name: str) -> None:
+    """Raise :exc:`TypeError` for a result that waits to be awaited: no call has one like that.
+
+    A stream or a context that can be awaited as well is one all the same.
+    """
+    if not inspect.isawaitable(given):
+        return
+    if isinstance(given, AsyncIterable) or hasattr(given, "__aenter__"):
+        return
+    what = f"an awaitable, {type(given).__name__},"
+    if inspect.iscoroutine(given):
+        what = "a coroutine"
+        if inspect.getcoroutinestate(given) == inspect.CORO_CREATED:
+            # So that Python does not warn of it besides.
+            given.close()
+    raise TypeError(
+        f"the interceptor {name_of(by)} has given {what} as the result of {name}: it has forgotten "
+        "'await', as in 'return await proceed()'"
+    )
 
 
 def name_of(interceptor: Interceptor) -> str:
