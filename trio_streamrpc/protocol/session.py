@@ -6,7 +6,7 @@ every id that is open. What this side says stands in :mod:`.calling` and :mod:`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Any, Literal
 
 from msgspec import Raw
 
@@ -43,9 +43,6 @@ from trio_streamrpc.protocol.peer_limits import (
     make_hello,
 )
 from trio_streamrpc.protocol.states import State
-
-if TYPE_CHECKING:
-    from trio_streamrpc.protocol.endpoint import Endpoint
 
 __all__ = ["Event", "Session", "Side"]
 
@@ -170,7 +167,7 @@ class Session:
             raise
 
     def _process(self, batch: list[Frame], length: int) -> list[Event]:
-        endpoint = cast("Endpoint", self)
+        endpoint: Any = self  # that is what a session is a part of
         events: list[Event] = []
         for number, frame in enumerate(batch):
             if not self._accepted and self.peer_hello is not None:
