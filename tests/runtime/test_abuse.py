@@ -233,16 +233,23 @@ async def test_what_a_call_took_along_is_not_kept(autojump_clock: Any) -> None:
 
 
 async def test_a_oneway_call_that_is_answered_before_it_is_written(autojump_clock: Any) -> None:
+    """Nothing more of it is written, and nothing of it is kept."""
+
     class Contract:
         @rpc(oneway=True)
         async def tell(self, data: bytes) -> None: ...
 
-    limits = Limits(max_frame_bytes=1000)
-    async with open_ends({"other": Back().one}, limits=limits) as ends:
-        for _ in range(3):
-            await ends.client.proxy(Contract).tell(bytes(200_000))
+    async with open_against(capacity=1) as (connection, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(connection.proxy(Contract).tell, bytes(2_000_000))
+        assert (await peer.hears("call"))["parts"] > 2_000_000
+        gone = {"type": "error", "id": 1, "error": {"code": "UNAVAILABLE"}}
+        await peer.says(gone)
         await quiet()
-        assert ends.client.caller._unwritten == set()
+        assert connection.caller._unwritten == set()
+        assert connection.endpoint.exchanges == {}
+        await peer.says({"type": "ping"})
+        await peer.hears("pong")
+        assert connection.endpoint.outbox.values == {}
 
 
 async def test_a_call_on_a_connection_that_is_gone_is_safe_to_send_elsewhere(
