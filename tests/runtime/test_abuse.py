@@ -12,11 +12,14 @@ import pytest
 import trio
 
 from tests.runtime.ends import open_ends, quiet
-from tests.runtime.peer import open_against
+from tests.runtime.peer import Peer, open_against
 from trio_streamrpc import (
+    Call,
     ConnectionLost,
     InvalidArgument,
     Limits,
+    NotFound,
+    Proceed,
     ResourceExhausted,
     RpcError,
     current_call,
@@ -41,39 +44,164 @@ class Object:
         await trio.sleep(seconds)
 
 
-async def test_callbacks_that_are_never_answered(autojump_clock: Any) -> None:
+class Lingering:
+    @rpc
+    async def linger(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+
+
+class Adding(Back):
+    @rpc
+    async def total(self, numbers: AsyncIterable[int]) -> int:
+        return sum([number async for number in numbers])
+
+
+async def call_back_and_cancel(peer: Peer, number: int) -> int:
+    """A call of ``call_back``, which is cancelled when it has called back; the callback's id."""
+    id = 1 + 4 * number
+    ref = [[0, "object", id + 2]]
+    call = {"type": "call", "id": id, "method": "call_back", "args": [None], "refs": ref}
+    await peer.says(call)
+    back: int = (await peer.hears("call"))["id"]
+    await peer.says({"type": "cancel", "id": id})
+    return back
+
+
+@pytest.mark.parametrize("slowly", [True, False])
+async def test_callbacks_that_are_never_answered(slowly: bool, autojump_clock: Any) -> None:
     """R26: each call has places of its own for them, but they are not borne for ever."""
-    limits = Limits(max_calls=2, max_object_calls=3)
+    limits = Limits(max_calls=2, max_object_calls=3, cancel_timeout=10)
+    most = 6 if slowly else 66
     async with open_against("accepting", serving=Back(), limits=limits) as (connection, peer):
-        for number in range(7):
-            id = 1 + 4 * number
-            ref = [[0, "object", id + 2]]
-            call = {"type": "call", "id": id, "method": "call_back", "args": [None], "refs": ref}
-            await peer.says(call)
-            frame = await peer.hears("call", "goaway")
-            assert frame["type"] == "call"
-            await peer.says({"type": "cancel", "id": id})
-            if number == 6:
-                break
+        for number in range(most):
+            await call_back_and_cancel(peer, number)
             await peer.hears("error")
+        await trio.sleep(11 if slowly else 5)
+        assert connection.alive
+        await call_back_and_cancel(peer, most)
         goaway = await peer.hears("goaway")
-        assert goaway["message"] == "7 calls to objects were cancelled and never ended"
+        told = f"{most + 1} calls to callbacks were cancelled and never ended"
+        assert goaway["message"] == told
         assert not connection.alive
 
 
+async def test_calls_to_objects_of_this_sides_own_calls_are_not_counted(
+    autojump_clock: Any,
+) -> None:
+    """They hang from a call that has a place at the other side."""
+
+    class Service:
+        @rpc
+        @asynccontextmanager
+        async def hold(self) -> AsyncIterator[Lingering]:
+            yield Lingering()
+
+    small = Limits(max_calls=1, max_object_calls=2)
+    async with open_ends(Service(), client_limits=small) as ends:
+        async with ends.client.proxy(Service).hold() as held:
+            with trio.move_on_after(1):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(10):
+                        nursery.start_soon(held.linger)
+            await trio.sleep(1)
+            assert ends.client.alive
+
+
+async def test_an_upload_of_an_object_call_does_not_wait_for_it(autojump_clock: Any) -> None:
+    """R26: the places of objects are those of its own call, which waits for it."""
+
+    class Service:
+        @rpc
+        @asynccontextmanager
+        async def hold(self) -> AsyncIterator[Adding]:
+            yield Adding()
+
+    for places in (1, 2):
+        async with open_ends(Service(), limits=Limits(max_object_calls=places)) as ends:
+            async with ends.client.proxy(Service).hold() as held:
+
+                async def numbers() -> AsyncIterator[int]:
+                    yield await held.one()
+
+                if places == 1:
+                    with pytest.raises(ResourceExhausted):
+                        await held.total(numbers())
+                else:
+                    assert await held.total(numbers()) == 1
+
+
+async def test_two_items_of_a_context_that_is_called_as_a_stream(autojump_clock: Any) -> None:
+    """The stream fails, and nothing else does."""
+    async with open_against() as (connection, peer), trio.open_nursery() as nursery:
+
+        async def take() -> None:
+            async with connection.stream("x") as stream:
+                with pytest.raises(InvalidArgument):
+                    await stream.receive()
+
+        nursery.start_soon(take)
+        await peer.hears("call")
+        item = {"type": "chunk", "id": 1, "items": [None], "size": 1}
+        await peer.says({**item, "refs": [[0, "object", 2]]}, item)
+        await peer.hears("cancel")
+        await peer.says({"type": "end", "id": 1}, {"type": "ping"})
+        await peer.hears("pong")
+        assert connection.alive
+
+
+async def test_a_callback_whose_block_another_task_still_closes(autojump_clock: Any) -> None:
+    """It cannot be called any more once the block is left that it would run in."""
+    log: list[str] = []
+
+    class Service(Back):
+        @rpc
+        async def ticks(self, back: Callable[[], Awaitable[int]]) -> AsyncIterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                await trio.sleep(2)
+                try:
+                    await back()
+                except NotFound:
+                    log.append("not found")
+
+    async def passing(call: Call, proceed: Proceed) -> Any:
+        return await proceed()
+
+    async def back() -> int:
+        raise AssertionError
+
+    options: dict[str, Any] = {"client_interceptors": [passing]}
+    async with open_ends(Service(), **options) as ends, trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            async with ends.client.proxy(Service).ticks(back) as stream:
+                await stream.receive()
+                nursery.start_soon(stream.aclose)
+                await trio.sleep(1)
+                scope.cancel()
+                await trio.sleep(1)
+        await trio.sleep(3)
+        assert log == ["not found"]
+        assert await ends.client.call("one") == 1
+
+
 async def test_callbacks_that_are_answered_late_are_borne(autojump_clock: Any) -> None:
-    limits = Limits(max_calls=1, max_object_calls=1)
+    limits = Limits(max_calls=1, max_object_calls=1, cancel_timeout=10)
     async with open_against("accepting", serving=Back(), limits=limits) as (connection, peer):
-        for number in range(10):
-            id = 1 + 4 * number
-            ref = [[0, "object", id + 2]]
-            call = {"type": "call", "id": id, "method": "call_back", "args": [None], "refs": ref}
-            await peer.says(call)
-            back = (await peer.hears("call"))["id"]
-            await peer.says({"type": "cancel", "id": id})
+        backs = []
+        for number in range(8):
+            backs.append(await call_back_and_cancel(peer, number))
             await peer.hears("error")
-            gone = {"type": "error", "id": back, "error": {"code": "CANCELLED"}}
-            await peer.says(gone)
+            await trio.sleep(1)
+        gone = [{"type": "error", "id": id, "error": {"code": "CANCELLED"}} for id in backs]
+        await peer.says(*gone)
+        await trio.sleep(20)
+        await call_back_and_cancel(peer, 8)
         await quiet()
         assert connection.alive
 

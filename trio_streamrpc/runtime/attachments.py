@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import trio
 
 from trio_streamrpc.contract.methods import Role, callback_method
+from trio_streamrpc.errors import RpcError
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.objects import Export, Root
 from trio_streamrpc.runtime.uploads import Upload
@@ -125,7 +126,8 @@ class Attachments:
                     self._codec.item_encoder(parameter),
                     name,
                     self._upload_failed,
-                    root.exchange,
+                    # R26: what it calls waits for the objects of its own call, and of no other.
+                    exchange if exchange.root is exchange else None,
                 )
                 self._uploads.append(upload)
                 caller.uploads[upload.id] = upload
@@ -158,6 +160,9 @@ class Attachments:
         if self.error is not None:
             self.error.add_note(f"trio_streamrpc: another upload: {type(error).__name__}: {error}")
             return
+        if isinstance(error, RpcError):
+            # That another call was not run says nothing of this one.
+            error.retry = False
         self.error = error
         # At once: the handler is cancelled, and does not fail for want of items.
         self._connection.caller.abandon(self._id)

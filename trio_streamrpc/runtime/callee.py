@@ -104,12 +104,14 @@ class Callee:
             LOGGER.exception("%s cannot be called", method.name)
             self._refuse(frame, Code.INTERNAL, f"{method.name} cannot be called")
             return
-        self._handlers[frame.id] = handler
         name = f"handler of {handler.name}"
         if export is None:
             self._connection.nursery.start_soon(self._run, handler, name=name)
-        else:
-            export.start(handler, self._run, name)
+        elif not export.start(handler, self._run, name):
+            handler.drop()
+            self._refuse(frame, Code.NOT_FOUND, "no such object")
+            return
+        self._handlers[frame.id] = handler
 
     def _handler(self, method: Method, frame: CallFrame, export: Export | None) -> Handler:
         codec = method.wire(self._payloads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller"]
 
+#: How many times more calls to callbacks may be under way to their end than may be overdue.
+OVERDUE = 10
+
 
 class _Pending:
     """A unary call that waits for its answer: at most one task, woken exactly once."""
@@ -67,8 +71,8 @@ class Caller:
         self._endpoint = connection.endpoint
         self._pending: dict[int, _Pending] = {}
         self._receivers: dict[int, Receiver] = {}
-        #: Calls to objects that were cancelled here, and whose final frame has not come.
-        self._abandoned: set[int] = set()
+        #: When calls to callbacks were cancelled here whose final frame has not come.
+        self._abandoned: dict[int, float] = {}
         #: Oneway calls of which it is not known yet that they are written.
         self._unwritten: set[int] = set()
         self.places = Places(connection)
@@ -273,20 +277,28 @@ class Caller:
         self.connection.wake_writer()
 
     def _note_abandoned(self, id: int) -> None:
-        """R26: calls to objects have places for each root, and roots come and go.
+        """R26: calls to callbacks have places for each root, but there is no end of roots.
 
         What is never answered is therefore counted for all of them: a side that lets this one call
         its callbacks, and never says how they have ended, is not borne for ever.
         """
-        ended = self._pending.get(id) or self._receivers.get(id)
-        if ended is None or ended.place is None or ended.place is self.places.calls:
+        exchange = self._endpoint.exchanges.get(id)
+        if exchange is None or exchange.root.places is None:
+            # It hangs from a call of this side's own, which has a place.
             return
-        self._abandoned.add(id)
+        now = trio.current_time()
+        self._abandoned[id] = now
         limits = self.connection.limits
-        if len(self._abandoned) > limits.max_calls * limits.max_object_calls:
+        most = limits.max_calls * limits.max_object_calls
+        excess = len(self._abandoned) - most
+        if excess <= 0:
+            return
+        # What is cleaned up may take its time. These are in the order in which they were cancelled.
+        since = next(itertools.islice(self._abandoned.values(), excess - 1, None))
+        if now - since > limits.cancel_timeout or excess > OVERDUE * most:
             self.connection.break_off(
                 RemoteProtocolError(
-                    f"{len(self._abandoned)} calls to objects were cancelled and never ended",
+                    f"{len(self._abandoned)} calls to callbacks were cancelled and never ended",
                     close_code=1008,
                 )
             )
@@ -305,7 +317,7 @@ class Caller:
         """R12: the call was never written; no final frame will come of it."""
         self.collect()
         self._unwritten.discard(id)
-        self._abandoned.discard(id)
+        self._abandoned.pop(id, None)
         pending = self._pending.pop(id, None)
         if pending is not None:
             # Where its caller still waits, it is an upload of its own that has failed.
@@ -318,7 +330,7 @@ class Caller:
 
     def on_final(self, frame: Result | Error | End) -> None:
         """A final frame: the caller is woken, and the call's place is free (R26)."""
-        self._abandoned.discard(frame.id)
+        self._abandoned.pop(frame.id, None)
         pending = self._pending.pop(frame.id, None)
         if pending is not None:
             assert not isinstance(frame, End)
@@ -336,7 +348,7 @@ class Caller:
 
     def on_chunk(self, frame: Chunk) -> None:
         receiver = self._receivers.get(frame.id)
-        if receiver is None:
+        if receiver is None or receiver.failure is not None:
             return
         if frame.refs and not receiver.takes_objects:
             # R20: it is the item of a context, which was called as a stream.

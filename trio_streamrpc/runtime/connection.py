@@ -129,7 +129,7 @@ class Connection(Face):
         """The headers of the handshake, names in lower case."""
         return self.transport.headers
 
-    def check_open(self) -> None:
+    def check_open(self, *, retry: bool = False) -> None:
         """Raise what ended the connection, if something has."""
         error = None
         if self._lost is not None:
@@ -137,8 +137,8 @@ class Connection(Face):
         elif self._shutting:
             error = _closed_here()
         if error is not None:
-            # What is only about to be called has surely not been run.
-            error.retry = True
+            # R27: what is only about to be called has surely not been run.
+            error.retry = retry
             raise error
 
     def _lost_error(self) -> RpcError:

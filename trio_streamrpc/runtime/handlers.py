@@ -107,6 +107,11 @@ class Handler(ABC):
             self._failed(error)
         self._finish()
 
+    def drop(self) -> None:
+        """It will not be started."""
+        if self.references is not None:
+            self.references.end()
+
     def _is_shielded(self) -> bool:
         """Whether nothing ends it but its connection asking."""
         return True

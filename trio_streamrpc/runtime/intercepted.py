@@ -37,6 +37,7 @@ class Layers:
     def __init__(self, name: str) -> None:
         self._name = name
         self.streams: list[Stream[Any]] = []
+        self._called: list[RemoteStream[Any]] = []
         #: What the consumer takes from, once they have made it; they may call again after that.
         self.outermost: Stream[Any] | None = None
         #: Whether there is a block to start in: what is called is called at once then.
@@ -52,6 +53,9 @@ class Layers:
             return given  # type: ignore[no-any-return]
         if isinstance(given, LocalStream):
             given = given.iterator
+        if isinstance(given, RemoteStream):
+            self._called = [each for each in self._called if not is_over(each)]
+            self._called.append(given)
         if isinstance(given, RemoteStream) and self.entered:
             await given.__aenter__()
             given.entered_for_another = True
@@ -74,6 +78,11 @@ class Layers:
             stack.push_async_exit(each)
         self.streams.clear()
         await stack.__aexit__(kind, error, traceback)
+
+    def end_attached(self) -> None:
+        """The block is left: nothing more is uploaded, and nobody can call back."""
+        for each in self._called:
+            each.end_attached()
 
     def statistics(self) -> StreamStatistics:
         """What came over the wire: of the stream that was called last."""
@@ -190,6 +199,8 @@ class InterceptedStream(Stream[T]):
         async with AsyncExitStack() as stack:
             if self._companions is not None:
                 stack.push_async_exit(self._companions)
+                # Whoever closes the streams, what runs in this block ends before its nursery.
+                stack.callback(self._layers.end_attached)
             stack.push_async_exit(self._leave)
             await stack.pop_all().__aexit__(kind, error, traceback)
 

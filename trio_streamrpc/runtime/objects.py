@@ -99,15 +99,20 @@ class Export:
         """What a method of the object is called: by its name, after the object's own."""
         return f"{self.name}.{method.name}" if method.name else self.name
 
-    def start(self, handler: Handler, run: Callable[[Handler], Awaitable[None]], name: str) -> None:
-        """Start a call of this object."""
-        self.running.add(handler)
+    def start(self, handler: Handler, run: Callable[[Handler], Awaitable[None]], name: str) -> bool:
+        """Start a call of this object; False if what it belongs to has ended here."""
 
         def start() -> None:
             self.nursery.start_soon(run, handler, name=name)
 
-        # What start_soon copies for a task is the context that it is called in.
-        self.context.run(start)
+        try:
+            # What start_soon copies for a task is the context that it is called in.
+            self.context.run(start)
+        except RuntimeError:
+            # The nursery is closed: its block ended before the export was taken back.
+            return False
+        self.running.add(handler)
+        return True
 
     def stopped(self, handler: Handler) -> None:
         """That call has ended."""

@@ -77,18 +77,18 @@ class Places:
         if deadline <= trio.current_time():
             # R23: a deadline that is used up is never sent; the scope that it is of speaks here.
             await trio.lowlevel.checkpoint()
-        self._connection.check_open()
         target, attached = request.target, request.attached
+        self._connection.check_open(retry=target is None)
         place = self.calls if target is None else self._object_places(target)
         try:
             place.acquire_nowait()
         except trio.WouldBlock:
             self._check_waiting(None if target is None else target.root.exchange, "calls")
-            await self._wait(place)
+            await self._wait(place, retry=target is None)
         ticket = Ticket(place)
         try:
             if attached is not None and attached.uploads:
-                await self._take_uploads(attached.uploads)
+                await self._take_uploads(attached.uploads, retry=target is None)
                 ticket.uploads = attached.uploads
             if request.is_long(self._endpoint.outbox.whole_bytes):
                 await self._take_room(request, ticket)
@@ -138,7 +138,7 @@ class Places:
                 await self._until_lost(event.wait)
             finally:
                 del self.claims[claim]
-            self._connection.check_open()
+            self._connection.check_open(retry=request.target is None)
 
     def on_granted(self) -> None:
         """There is room for calls that have waited for it."""
@@ -146,7 +146,7 @@ class Places:
             if claim in self.claims:
                 self.claims[claim].set()
 
-    async def _take_uploads(self, count: int) -> None:
+    async def _take_uploads(self, count: int, *, retry: bool) -> None:
         limit = self._endpoint.peer.max_uploads
         if count > limit:
             raise ResourceExhausted(
@@ -158,18 +158,18 @@ class Places:
                 self._check_waiting(None, "uploads")
             async with self._uploads_turn:
                 while taken < count:
-                    await self._wait(self.uploads)
+                    await self._wait(self.uploads, retry=retry)
                     taken += 1
         except BaseException:
             for _ in range(taken):
                 self.uploads.release()
             raise
 
-    async def _wait(self, places: trio.Semaphore) -> None:
-        self._connection.check_open()
+    async def _wait(self, places: trio.Semaphore, *, retry: bool) -> None:
+        self._connection.check_open(retry=retry)
         acquired = await self._until_lost(places.acquire)
         try:
-            self._connection.check_open()
+            self._connection.check_open(retry=retry)
         except RpcError:
             if acquired:
                 places.release()

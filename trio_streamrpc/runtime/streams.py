@@ -126,6 +126,11 @@ class RemoteStream(Stream[T_co]):
 
     # --- starting
 
+    def end_attached(self) -> None:
+        """What goes with its call ends: the block is left that it runs in."""
+        if self._attached is not None:
+            self._attached.end()
+
     @property
     def needs_block(self) -> bool:
         """Whether it has to be entered: what goes with its call runs in the block."""

@@ -26,7 +26,7 @@ class Upload:
     """Iterates over an argument, and sends its items as far as the other side has granted.
 
     ``failed`` is called with what the iterator raised: it is for the caller, as itself. ``root``
-    is the record of the call to a service that its call belongs to.
+    is the record of its call, if that is one to the service.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Upload:
         encode: Callable[[Any], bytes],
         name: str,
         failed: Callable[[BaseException], None],
-        root: Exchange,
+        root: Exchange | None,
     ) -> None:
         self.id = id
         self._root = root
