@@ -7,23 +7,26 @@ The rest is up to the endpoints, and no more than what R1 to R27 promise is aske
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from msgspec import Raw
+from hypothesis.stateful import invariant, rule
 
-from tests.protocol.wire import read
+from tests.properties.wires import (
+    MAX_CALLS,
+    MAX_ITEM,
+    MAX_PARTIAL,
+    SIDE,
+    WHICH,
+    WIRE,
+    Wires,
+)
 from trio_streamrpc.errors import Unavailable
-from trio_streamrpc.limits import Limits, Window
-from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.credit import ReceiveWindow
-from trio_streamrpc.protocol.endpoint import Endpoint, Event
+from trio_streamrpc.protocol.endpoint import Event
 from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import (
     Call,
@@ -39,18 +42,6 @@ from trio_streamrpc.protocol.frames import (
     Result,
 )
 from trio_streamrpc.protocol.parts import Claim
-
-MAX_CALLS = 4
-#: The longest item: byte credit may fall below 0 by no more (R14).
-MAX_ITEM = 60
-#: What all unfinished values may come to, where there is little room for them: at least one.
-MAX_PARTIAL = 200
-
-SIDE = st.sampled_from([0, 1])
-#: Which of several: taken modulo their number.
-WHICH = st.integers(0, 11)
-#: What is done with the wire of one side.
-WIRE = st.tuples(SIDE, st.sampled_from(["write", "deliver", "all"]))
 
 
 @dataclass
@@ -102,137 +93,17 @@ class CallToCome:
     priority: int
 
 
-class TwoEndpoints(RuleBasedStateMachine):
-    @initialize(
-        encoding=st.sampled_from(["msgpack", "json"]),
-        message_bytes=st.sampled_from([1024, 1500, 1024 * 1024]),
-        message_frames=st.sampled_from([1, 3, 4096]),
-        frame_bytes=st.sampled_from([6, 20, 128 * 1024]),
-        partial_bytes=st.sampled_from([MAX_PARTIAL, 1024 * 1024]),
-    )
-    def connect(
-        self,
-        encoding: Encoding,
-        message_bytes: int,
-        message_frames: int,
-        frame_bytes: int,
-        partial_bytes: int,
-    ) -> None:
-        limits = Limits(
-            max_calls=MAX_CALLS,
-            max_message_bytes=message_bytes,
-            max_message_frames=message_frames,
-            # So that most values travel in parts, or none do.
-            max_frame_bytes=frame_bytes,
-            max_value_bytes=MAX_PARTIAL,
-            max_partial_bytes=partial_bytes,
-            violation_budget=1,
-            violation_refill=1e-9,
-        )
-        self.encoding = encoding
-        self.ends = (
-            Endpoint("connecting", encoding=encoding, limits=limits),
-            Endpoint("accepting", encoding=encoding, limits=limits),
-        )
-        #: Messages on their way from each side.
-        self.wires: tuple[deque[bytes | str], deque[bytes | str]] = (deque(), deque())
+class TwoEndpoints(Wires):
+    def begin(self) -> None:
         self.calls: dict[int, Conversation] = {}
         #: Calls that wait for room among the unfinished values: what they will be.
         self.claims: tuple[dict[Claim, CallToCome], ...] = ({}, {})
-        #: The values that each side has begun to send: what is still to come of them.
-        self.unfinished: tuple[dict[int, int], dict[int, int]] = ({}, {})
-        self.closed_on_wire: tuple[set[int], set[int]] = (set(), set())
-        self.left_on_wire: tuple[set[int], set[int]] = (set(), set())
-        self.pings = [0, 0]
-        self.count = 0
-        self.deliver_all(0)
-        assert self.ends[1].accept() == []
-        self.deliver_all(1)
 
-    def payload(self, size: int = 0) -> bytes:
-        """A value that is told from every other."""
-        self.count += 1
-        text = f"{self.count}".ljust(size, "é" if size % 2 else ".")
-        if self.encoding == "json":
-            return json.dumps(text, ensure_ascii=False).encode()
-        return msgspec.msgpack.encode(text)
+    def is_answer(self, side: int, id: int) -> bool:
+        return self.calls[id].callee == side and self.calls[id].window is None
 
-    # --- the wire
-
-    @rule(how=st.lists(WIRE, min_size=1))
-    def wire(self, how: list[tuple[int, str]]) -> None:
-        for side, what in how:
-            match what:
-                case "write":
-                    self.write(side)
-                case "deliver":
-                    self.deliver(side)
-                case _:
-                    self.deliver_all(side)
-
-    def write(self, side: int) -> None:
-        message = self.ends[side].next_message()
-        if message is not None:
-            self.wires[side].append(message)
-            self.watch(side, message)
-        self.make_those_with_room(side)
-
-    def watch(self, side: int, message: bytes | str) -> None:
-        """R6, R12: one final frame for each id, and nothing behind it; no grant after a cancel."""
-        for frame in read(message):
-            id, kind = frame.get("id"), frame["type"]
-            assert kind != "goaway" or "code" not in frame
-            if id is None:
-                continue
-            assert id not in self.closed_on_wire[side], f"{frame} after a final frame"
-            if self.watch_parts(side, frame):
-                continue
-            if kind in {"result", "error", "end"}:
-                self.closed_on_wire[side].add(id)
-            elif kind == "cancel":
-                self.left_on_wire[side].add(id)
-            elif kind == "grant":
-                assert id not in self.left_on_wire[side], f"{frame} after a cancel"
-
-    def watch_parts(self, side: int, frame: dict[str, Any]) -> bool:
-        """R21: a value is sent to its end, or was cancelled. Whether its id goes on."""
-        id, kind, unfinished = frame["id"], frame["type"], self.unfinished[side]
-        if "parts" in frame:
-            assert id not in unfinished
-            unfinished[id] = frame["parts"]
-            return True
-        if kind == "part":
-            assert id not in self.left_on_wire[side], f"{frame} after a cancel"
-            data = frame["data"]
-            assert data
-            unfinished[id] -= len(data.encode() if isinstance(data, str) else data)
-            assert unfinished[id] >= 0
-            if unfinished[id] == 0:
-                del unfinished[id]
-                if self.calls[id].callee == side and self.calls[id].window is None:
-                    self.closed_on_wire[side].add(id)
-            return True
-        if unfinished.pop(id, None) is not None:
-            assert kind in {"cancel", "error", "end"}
-            assert self.calls[id].cancelled, f"{frame} over an unfinished value"
-        return False
-
-    def deliver(self, side: int) -> None:
-        """The oldest message of that side arrives."""
-        if self.wires[side]:
-            to = 1 - side
-            for event in self.ends[to].receive(self.wires[side].popleft()):
-                self.handle(to, event)
-            self.make_those_with_room(to)
-
-    def deliver_all(self, side: int) -> bool:
-        """False if there was nothing."""
-        self.write(side)
-        found = bool(self.wires[side])
-        while self.wires[side]:
-            self.deliver(side)
-            self.write(side)
-        return found
+    def is_cancelled(self, id: int) -> bool:
+        return self.calls[id].cancelled
 
     # --- what a runtime does with what arrives
 
@@ -341,10 +212,8 @@ class TwoEndpoints(RuleBasedStateMachine):
             priority=to_come.priority,
         )  # fmt: skip
 
-    def make_those_with_room(self, side: int) -> None:
-        for claim in self.ends[side].granted():
-            assert claim.granted
-            self.make(side, self.claims[side].pop(claim), claim)
+    def make_with_room(self, side: int, claim: Claim) -> None:
+        self.make(side, self.claims[side].pop(claim), claim)
 
     @rule(side=SIDE)
     def lose_patience(self, side: int) -> None:
@@ -354,7 +223,7 @@ class TwoEndpoints(RuleBasedStateMachine):
             if not claim.granted:
                 del self.claims[side][claim]
                 self.ends[side].give_up(claim)
-                self.make_those_with_room(side)
+                self.after_step(side)
 
     def take(self, which: int, count: int) -> None:
         """R15: credit comes back as items are taken."""
@@ -386,7 +255,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         else:
             assert not call.started, "R12"
             call.withdrawn = True
-        self.make_those_with_room(call.caller)
+        self.after_step(call.caller)
 
     # --- what a callee does
 
@@ -445,43 +314,11 @@ class TwoEndpoints(RuleBasedStateMachine):
             call.said = "End"
             end.end(call.id)
 
-    # --- what both do
-
-    @rule(side=SIDE)
-    def ping(self, side: int) -> None:
-        if self.ends[side].ready:
-            self.ends[side].ping(Raw(self.payload()))
-            self.pings[side] += 1
-
-    @precondition(lambda self: self.count > 60)
-    @rule(side=SIDE)
-    def drain(self, side: int) -> None:
-        """R27."""
-        if self.ends[side].ready:
-            self.ends[side].drain()
-
     def choose(self, which: int, suits: Any) -> Conversation | None:
         found = [call for call in self.calls.values() if suits(call)]
         return found[which % len(found)] if found else None
 
     # --- what always holds
-
-    @invariant()
-    def places_are_kept(self) -> None:
-        """R26."""
-        for end in getattr(self, "ends", ()):
-            assert 0 <= end.places.running <= MAX_CALLS
-            assert end.places.overrunning == end.uploads == 0
-            assert not end.failed
-
-    @invariant()
-    def partial_values_are_kept(self) -> None:
-        """R21."""
-        for end in getattr(self, "ends", ()):
-            limit = end.limits.max_partial_bytes
-            assert 0 <= end.partial_bytes <= limit
-            assert 0 <= end.outbox.room.used <= limit
-            assert (end.partial_bytes == 0) or end.assembly.unfinished
 
     @invariant()
     def windows_are_kept(self) -> None:
@@ -524,18 +361,7 @@ class TwoEndpoints(RuleBasedStateMachine):
         for call in self.calls.values():
             assert call.over
             assert call.withdrawn or (call.said or "Error") == call.seen
-        assert self.pings == [0, 0]
-        for end in self.ends:
-            assert end.ready
-            assert end.exchanges == {}
-            assert end.places.running == 0
-            assert end.partial_bytes == end.outbox.room.used == 0
-            assert not end.assembly.unfinished
-            assert not end.outbox
-            assert end.outbox.control_bytes == 0
-            assert end.next_message() is None
-            # One breach would have been borne in silence: there was none.
-            assert end.budget.spend(0.0)
+        self.check_empty()
 
 
 TestTwoEndpoints = TwoEndpoints.TestCase
