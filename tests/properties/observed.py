@@ -42,7 +42,11 @@ class Observed(Wires):
         return id in self.calls and self.calls[id].callee == side
 
     def is_cancelled(self, id: int) -> bool:
-        return self.calls[id].cancelled if id in self.calls else self.uploads[id].left
+        if id in self.calls:
+            return self.calls[id].cancelled
+        upload = self.uploads[id]
+        # R19, R21: of a call that is not started, the endpoint has cancelled them by itself.
+        return upload.left or not upload.call.started
 
     def after_step(self, side: int) -> None:
         self.departed[side].update(self.ends[side].departed)

@@ -40,6 +40,8 @@ SIZES = st.lists(st.integers(0, MAX_ITEM // 2), max_size=5)
 
 
 class References(Observed):
+    drains_after = 30
+
     # --- what a caller does
 
     @rule(
@@ -62,7 +64,9 @@ class References(Observed):
             for each in reversed(self.objects.values())
             if each.known and each.side != side and (which % 2 or each.alive)
         ]
-        target = known[which // 3 % len(known)] if known and which % 3 else None
+        # R27: in a drain it is objects alone.
+        calls_object = known and (which % 3 or self.ends[side].peer_drains)
+        target = known[which // 3 % len(known)] if calls_object else None
         self.begin_call(
             Plan(side, self.payload(size), target, brings, is_context, priority, watched)
         )
@@ -150,6 +154,22 @@ class References(Observed):
         )
         if call is not None:
             self.cancel_call(call, mode, ErrorInfo("UNKNOWN", "E", "why") if why else None)
+
+    @rule(side=SIDE, which=WHICH, brings=BRINGS, size=SIZE, count=st.integers(0, 4), mode=MODE)
+    def change_mind(
+        self, side: int, which: int, brings: list[Literal["stream", "object"]], size: int,
+        count: int, mode: Literal["close", "abort"],
+    ) -> None:  # fmt: skip
+        """A call is cancelled while it is written, in parts or whole (R11, R12, R21)."""
+        before = len(self.calls)
+        self.call(side, which, brings, which % 2 == 0, size, 0, True)
+        self.send(which, [size % MAX_ITEM // 2])
+        for _ in range(count):
+            self.write(side)
+            self.deliver(side)
+        call = list(self.calls.values())[-1] if len(self.calls) > before else None
+        if call is not None and not call.over:
+            self.cancel_call(call, mode, None)
 
     def cancel_call(
         self, call: Conversation, mode: Literal["close", "abort"], error: ErrorInfo | None

@@ -40,6 +40,9 @@ WIRE = st.tuples(SIDE, st.sampled_from(["write", "deliver", "all"]))
 class Wires(RuleBasedStateMachine):
     """Two endpoints and what is on its way between them; what it is about is for a subclass."""
 
+    #: How many values there are before either side may drain: little happens after that.
+    drains_after = 60
+
     @initialize(
         encoding=st.sampled_from(["msgpack", "json"]),
         message_bytes=st.sampled_from([1024, 1500, 1024 * 1024]),
@@ -212,7 +215,7 @@ class Wires(RuleBasedStateMachine):
             self.ends[side].ping(Raw(self.payload()))
             self.pings[side] += 1
 
-    @precondition(lambda self: self.count > 60)
+    @precondition(lambda self: self.count > self.drains_after)
     @rule(side=SIDE)
     def drain(self, side: int) -> None:
         """R27."""
