@@ -161,7 +161,8 @@ async def test_cut_after_every_so_many_bytes(encoding: Any, way: str) -> None:
         total = relay.passed[way]
         assert total > 300
         outcomes = set()
-        for cut in [*range(0, total, max(1, total // 40)), total - 1, total]:
+        # How things fall into messages, and so the total, is not the same each time.
+        for cut in [*range(0, total, max(1, total // 40)), total - 1, 2 * total]:
             which = {f"cut_{way}": cut}
             async with relaying(server.url, **which) as relay:
                 try:
