@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import AsyncIterable
-from contextlib import suppress
 from typing import TypeVar
 
 import trio
@@ -206,8 +205,6 @@ class _FedBatches(_Batches[T]):
         await self._feed.aclose()
 
     def __del__(self) -> None:
-        # In any thread; nobody waits.
         feed = getattr(self, "_feed", None)
-        if feed is not None and feed.token is not None and not feed.told:
-            with suppress(trio.RunFinishedError):
-                feed.token.run_sync_soon(feed.abandon)
+        if feed is not None:
+            feed.abandon_from_anywhere()

@@ -27,7 +27,8 @@ import trio
 
 from trio_streamrpc.errors import Code, RemoteError, ResourceExhausted, RpcError
 from trio_streamrpc.runtime.calls import Call
-from trio_streamrpc.runtime.interceptors import Interceptor, Proceed, has_cancelled
+from trio_streamrpc.runtime.failures import has_cancelled
+from trio_streamrpc.runtime.interceptors import Interceptor, Proceed
 from trio_streamrpc.runtime.watched import watch
 
 __all__ = ["limit_concurrency", "limit_rate", "log_calls"]

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-__all__ = ["open_background_nursery", "open_companion_nursery"]
+__all__ = ["leaves", "open_background_nursery", "open_companion_nursery"]
 
 
 @asynccontextmanager
@@ -21,26 +21,12 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
     The block's own exception comes out as it went in; one that a task could not handle cancels
     the block and comes out as itself. Neither is wrapped in a group for this nursery's sake.
     """
-    body: BaseException | None = None
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as outer:
-            background: trio.Nursery = await outer.start(_hold_open, outer.cancel_scope)
-            try:
-                yield background
-            except BaseException as error:
-                body = error
-                raise
-            finally:
-                background.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raised = _unwrapped(group, body)
-    if raised is not None:
-        # Outside of the except block, so that the exception keeps the context it came with.
+    async with open_companion_nursery() as outer:
+        background: trio.Nursery = await outer.start(_hold_open, outer.cancel_scope)
         try:
-            raise raised
+            yield background
         finally:
-            del raised, body
+            background.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -93,26 +79,27 @@ def _unwrapped(
     group: BaseExceptionGroup[BaseException], body: BaseException | None
 ) -> BaseException:
     """The one exception that the group stands for, as far as there is one."""
-    everything = _leaves(group)
-    leaves = [leaf for leaf in everything if not isinstance(leaf, trio.Cancelled)]
+    everything = leaves(group)
+    failures = [each for each in everything if not isinstance(each, trio.Cancelled)]
     # By its leaves: a group that passes through a nursery is split, and comes out as another one.
-    if body is not None and not set(map(id, leaves)) - set(map(id, _leaves(body))):
+    if body is not None and not set(map(id, failures)) - set(map(id, leaves(body))):
         return body
-    for leaf in leaves:
-        if isinstance(leaf, KeyboardInterrupt | SystemExit):
-            return leaf
-    if not leaves:
+    for each in failures:
+        if isinstance(each, KeyboardInterrupt | SystemExit):
+            return each
+    if not failures:
         return everything[0]
-    return leaves[0] if len(leaves) == 1 else group
+    return failures[0] if len(failures) == 1 else group
 
 
-def _leaves(error: BaseException) -> list[BaseException]:
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions of a group, at any depth, that are no groups; of any other, itself."""
     # No recursion: groups may be nested deeper than Python's stack.
-    leaves, waiting = [], [error]
+    found, waiting = [], [error]
     while waiting:
         each = waiting.pop()
         if isinstance(each, BaseExceptionGroup):
             waiting.extend(reversed(each.exceptions))
         else:
-            leaves.append(each)
-    return leaves
+            found.append(each)
+    return found

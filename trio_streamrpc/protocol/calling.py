@@ -7,32 +7,13 @@ from typing import Literal
 
 from msgspec import Raw
 
-from trio_streamrpc.errors import (
-    LocalProtocolError,
-    ResourceExhausted,
-    Unavailable,
-)
+from trio_streamrpc.errors import LocalProtocolError, ResourceExhausted, Unavailable
 from trio_streamrpc.limits import Window
-from trio_streamrpc.protocol.credit import (
-    Growth,
-    ReceiveWindow,
-    SendCredit,
-)
+from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit
 from trio_streamrpc.protocol.exchanges import Exchange
-from trio_streamrpc.protocol.frames import (
-    Call,
-    ErrorInfo,
-    Kind,
-    Ref,
-    WindowInfo,
-)
+from trio_streamrpc.protocol.frames import Call, ErrorInfo, Kind, Ref, WindowInfo
 from trio_streamrpc.protocol.parts import Claim, Value
-from trio_streamrpc.protocol.peer_limits import (
-    CALL_BYTES,
-    is_parted,
-    max_refs,
-    parts_of,
-)
+from trio_streamrpc.protocol.peer_limits import CALL_BYTES, is_parted, max_refs, parts_of
 from trio_streamrpc.protocol.session import Session
 from trio_streamrpc.protocol.states import STATES
 
@@ -191,10 +172,6 @@ class Calling(Session):
         """Have ``departed`` tell when that call is written, or is over before it was (R11)."""
         self.watched.add(id)
 
-    def is_watched(self, id: int) -> bool:
-        """Whether ``departed`` tells of that call, or will."""
-        return id in self.watched or id in self.departed
-
     def _open_ref(self, call: Exchange, ref: Ref) -> None:
         if ref.type == "object":
             self._export(call, ref.id)
@@ -250,8 +227,7 @@ class Calling(Session):
         """Take back the calls to the service that are not yet written, and give their ids (R27)."""
         ids = self.outbox.unwritten_calls()
         for id in ids:
-            self.outbox.remove_opening(id)
-            self._forget(self.exchanges[id])
+            self.take_back(id)
         return ids
 
     def _forget(self, call: Exchange) -> None:

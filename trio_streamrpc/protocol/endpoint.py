@@ -13,21 +13,12 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from trio_streamrpc.errors import (
-    Code,
-    LocalProtocolError,
-)
+from trio_streamrpc.errors import Code, LocalProtocolError
 from trio_streamrpc.protocol.calling import REF_BYTES, Calling
 from trio_streamrpc.protocol.exchanges import Exchange
-from trio_streamrpc.protocol.frames import (
-    ErrorInfo,
-    Kind,
-    Ref,
-)
+from trio_streamrpc.protocol.frames import ErrorInfo, Kind, Ref
 from trio_streamrpc.protocol.parts import Slices
-from trio_streamrpc.protocol.peer_limits import (
-    check_value,
-)
+from trio_streamrpc.protocol.peer_limits import check_value
 from trio_streamrpc.protocol.session import Event, Side
 from trio_streamrpc.protocol.states import STATES, State
 

@@ -10,19 +10,12 @@ from typing import Any, Literal
 
 from msgspec import Raw
 
-from trio_streamrpc.errors import (
-    Code,
-    LocalProtocolError,
-    RemoteProtocolError,
-)
+from trio_streamrpc.errors import Code, LocalProtocolError, RemoteProtocolError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol import inbound
 from trio_streamrpc.protocol.assembly import Assembly
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
-from trio_streamrpc.protocol.credit import (
-    RoundTrip,
-    ViolationBudget,
-)
+from trio_streamrpc.protocol.credit import RoundTrip, ViolationBudget
 from trio_streamrpc.protocol.exchanges import Exchange, Places
 from trio_streamrpc.protocol.frames import (
     Announced,
@@ -37,11 +30,7 @@ from trio_streamrpc.protocol.frames import (
     encodable,
 )
 from trio_streamrpc.protocol.outbox import Outbox
-from trio_streamrpc.protocol.peer_limits import (
-    HELLO_BYTES,
-    keep_to,
-    make_hello,
-)
+from trio_streamrpc.protocol.peer_limits import HELLO_BYTES, keep_to, make_hello
 from trio_streamrpc.protocol.states import State
 
 __all__ = ["Event", "Session", "Side"]

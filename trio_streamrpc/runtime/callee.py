@@ -12,11 +12,7 @@ from trio_streamrpc.errors import Code, InvalidArgument
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, Grant
 from trio_streamrpc.runtime.failures import LOGGER
-from trio_streamrpc.runtime.handlers import (
-    CallbackHandler,
-    Handler,
-    UnaryHandler,
-)
+from trio_streamrpc.runtime.handlers import CallbackHandler, Handler, UnaryHandler
 from trio_streamrpc.runtime.holders import ContextHandler, TaskHandler
 from trio_streamrpc.runtime.stream_handlers import StreamHandler
 

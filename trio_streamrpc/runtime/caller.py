@@ -58,6 +58,10 @@ class _Pending:
             # Its caller has been told something already, and the final frame frees its place.
             return
         self.answer = answer
+        self.wake()
+
+    def wake(self) -> None:
+        """Let its task go on, if it waits."""
         if self.task is not None:
             trio.lowlevel.reschedule(self.task)
             self.task = None
@@ -242,9 +246,8 @@ class Caller:
             self._unwritten.discard(id)
             # It may have been answered before the transport has said that it is written.
             pending = self._pending.get(id)
-            if pending is not None and pending.task is not None:
-                trio.lowlevel.reschedule(pending.task)
-                pending.task = None
+            if pending is not None:
+                pending.wake()
 
     def upload_ended(self, id: int) -> None:
         """Its iterator is closed, and its final frame said."""
@@ -334,9 +337,6 @@ class Caller:
         pending = self._pending.pop(frame.id, None)
         if pending is not None:
             assert not isinstance(frame, End)
-            if frame.id in self._unwritten and not self._endpoint.is_watched(frame.id):
-                # It was answered before it had gone out whole, and nothing more of it will.
-                self._unwritten.discard(frame.id)
             pending.finish(frame)
             self._release(pending.place)
             return

@@ -31,8 +31,9 @@ from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.calls import EMPTY, serves
-from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
 from trio_streamrpc.runtime.keepalive import keep_alive
+from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.proxies import Face
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ class Connection(Face):
         #: Set once both sides have said hello, or never will (R25).
         self.greeted = trio.Event()
         self._closed = trio.Event()
-        self._parked_writer: trio.lowlevel.Task | None = None
-        self._parked_reader: trio.lowlevel.Task | None = None
+        #: Where the writer waits for something to write, and the reader for it to be written.
+        self._writer = Parking()
+        self._reader = Parking()
         #: When the message began that is being written now, on Trio's clock.
         self.writing_since: float | None = None
         self._flushed: trio.Event | None = None
@@ -228,7 +230,7 @@ class Connection(Face):
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
                     while endpoint.outbox.control_bytes > limit:
-                        await self._park_reader()
+                        await self._reader.park()
         except RemoteProtocolError as error:
             if not endpoint.failed:
                 endpoint.fail(error)
@@ -255,25 +257,11 @@ class Connection(Face):
             self.caller.collect()
         self.callee.check_idle()
 
-    async def _park_reader(self) -> None:
-        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._parked_reader = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._parked_reader = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
     def wake_writer(self) -> None:
         """Something may have been put into the outbox."""
-        if self._parked_writer is not None:
-            trio.lowlevel.reschedule(self._parked_writer)
-            self._parked_writer = None
+        self._writer.unpark()
 
     async def _write(self) -> None:
-        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._parked_writer = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
         endpoint, transport = self.endpoint, self.transport
         try:
             while True:
@@ -282,8 +270,7 @@ class Connection(Face):
                     if self._flushed is not None:
                         self._flushed.set()
                         self._flushed = None
-                    self._parked_writer = trio.lowlevel.current_task()
-                    await trio.lowlevel.wait_task_rescheduled(abort)
+                    await self._writer.park()
                     continue
                 if endpoint.outbox.unblocked:
                     for id in endpoint.unblocked():
@@ -293,9 +280,7 @@ class Connection(Face):
                 self.writing_since = None
                 if endpoint.departed or endpoint.outbox.granted:
                     self.caller.collect()
-                if self._parked_reader is not None:
-                    trio.lowlevel.reschedule(self._parked_reader)
-                    self._parked_reader = None
+                self._reader.unpark()
         except ConnectionLost as error:
             self.writing_since = None
             # What had arrived by then is still to be read: it is the reader that finds the end.
@@ -424,7 +409,7 @@ class Connection(Face):
         ``error`` is what the block ends with.
         """
         try:
-            if not _in_a_hurry(error):
+            if error is None or not is_in_a_hurry(error):
                 await self._shut_down()
         except trio.Cancelled:
             # That the goodbye was cut short matters less than why the block has failed.
@@ -459,13 +444,6 @@ class Connection(Face):
 
 def _closed_here() -> ConnectionLost:
     return ConnectionLost("the connection was closed here")
-
-
-def _in_a_hurry(error: BaseException | None) -> bool:
-    """Whether a block ends since it was cancelled or interrupted: then nobody is waited for."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split((trio.Cancelled, KeyboardInterrupt))[0] is not None
-    return isinstance(error, trio.Cancelled | KeyboardInterrupt)
 
 
 def _ignore(frame: object) -> None:

@@ -16,9 +16,8 @@ import trio
 from trio_streamrpc.errors import CleanupTimeout, InternalError
 from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.frames import Error, is_absent
-from trio_streamrpc.runtime.failures import describe_listed, tell
+from trio_streamrpc.runtime.failures import describe_listed, is_in_a_hurry, tell
 from trio_streamrpc.runtime.objects import Root, Target
-from trio_streamrpc.runtime.streams import is_in_a_hurry
 
 if TYPE_CHECKING:
     from trio_streamrpc.protocol.frames import ErrorInfo
@@ -188,14 +187,9 @@ class RemoteContext:
             return await self._held.value()
         except trio.EndOfChannel:
             pass  # how it is learned is no part of what happened
-        error = self._failure() or RuntimeError(f"{self._name} ended without yielding")
-        raise error
-
-    def _failure(self) -> BaseException | None:
-        if self._attached is not None and self._attached.error is not None:
-            self._attached.told = True
-            return self._attached.error
-        return self._held.ending()
+        if self._attached is not None:
+            self._attached.check(None)
+        raise self._held.ending() or RuntimeError(f"{self._name} ended without yielding")
 
     async def __aexit__(
         self,
@@ -286,9 +280,7 @@ async def run_task(held: Held, task_status: trio.TaskStatus[Any]) -> None:
         if attached is not None:
             attached.end()
             await attached.wait_uploads()
-            if attached.error is not None:
-                attached.told = True
-                raise attached.error
+            attached.check(None)
         error = held.ending()
         if error is not None:
             raise error

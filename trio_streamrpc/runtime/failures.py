@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -18,6 +18,7 @@ from trio_streamrpc.errors import (
     RemoteError,
     RpcError,
 )
+from trio_streamrpc.nurseries import leaves
 from trio_streamrpc.protocol.frames import ErrorInfo, encodable
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "describe",
     "describe_listed",
     "error_from",
+    "has_cancelled",
     "is_answer",
     "is_confined",
+    "is_in_a_hurry",
     "only_exit",
     "tell",
     "text_of",
@@ -62,16 +65,17 @@ def is_answer(error: BaseException) -> bool:
     return isinstance(error, RpcError) and not isinstance(error, RemoteError)
 
 
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions of a group that are no groups themselves."""
-    # No recursion: groups may be nested deeper than Python's stack.
-    waiting = [error]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting.extend(each.exceptions)
-        else:
-            yield each
+def has_cancelled(error: BaseException) -> bool:
+    """Whether it is a cancellation, alone or among other failures."""
+    return any(isinstance(each, trio.Cancelled) for each in leaves(error))
+
+
+def is_in_a_hurry(error: BaseException) -> bool:
+    """Whether a block is left since its task was cancelled or interrupted, and waits for nobody.
+
+    Alone or among other failures.
+    """
+    return any(isinstance(each, trio.Cancelled | KeyboardInterrupt) for each in leaves(error))
 
 
 def describe(

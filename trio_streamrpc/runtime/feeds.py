@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import trio
@@ -175,6 +176,12 @@ class Feed(Generic[T]):
         self._stop()
         if self._done.is_set():
             self._tell_the_rest()
+
+    def abandon_from_anywhere(self) -> None:
+        """The same where the consumer is collected: in whatever thread, and nobody waits."""
+        if self.token is not None and not self.told:
+            with suppress(trio.RunFinishedError):
+                self.token.run_sync_soon(self.abandon)
 
     def _stop(self) -> None:
         self._closing = True

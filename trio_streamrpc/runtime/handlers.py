@@ -18,6 +18,7 @@ import trio
 from msgspec import structs
 
 from trio_streamrpc.errors import CleanupTimeout, Code, RemoteError
+from trio_streamrpc.nurseries import leaves
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, is_absent
 from trio_streamrpc.runtime.calls import CURRENT_CALL, EMPTY, SERVING, Call, Serving
@@ -29,12 +30,7 @@ from trio_streamrpc.runtime.failures import (
     is_confined,
     text_of,
 )
-from trio_streamrpc.runtime.interceptors import (
-    Interceptor,
-    Onion,
-    check_fits,
-    intercept,
-)
+from trio_streamrpc.runtime.interceptors import Interceptor, Onion, check_fits, intercept
 from trio_streamrpc.runtime.objects import Export, Root
 from trio_streamrpc.runtime.references import References
 
@@ -385,15 +381,7 @@ class CallbackHandler(UnaryHandler):
 
 def has_passing(error: BaseException) -> bool:
     """Whether something of a callback's exception is not for who has called it."""
-    # No recursion: groups may be nested deeper than Python's stack.
-    waiting = [error]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, BaseExceptionGroup):
-            waiting.extend(each.exceptions)
-        elif is_passing(each):
-            return True
-    return False
+    return any(map(is_passing, leaves(error)))
 
 
 def is_passing(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ until its caller leaves or cancels it.
 from __future__ import annotations
 
 from contextvars import copy_context
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,6 +18,7 @@ from trio_streamrpc.protocol.frames import ErrorInfo
 from trio_streamrpc.runtime.failures import error_from
 from trio_streamrpc.runtime.handlers import Handler
 from trio_streamrpc.runtime.objects import Export
+from trio_streamrpc.runtime.parking import Parking
 
 if TYPE_CHECKING:
     from trio_streamrpc.protocol.frames import Cancel
@@ -81,7 +83,6 @@ class ContextHandler(Holder):
     hold scopes and nurseries open across its ``yield``.
     """
 
-    _parked: trio.lowlevel.Task | None = None
     _entered = False
     #: Whether it is held open, so that its task is the runtime's.
     _holding = False
@@ -93,6 +94,10 @@ class ContextHandler(Holder):
     _passed_on = False
     #: Whether it has ended before its caller left it.
     _by_itself = False
+
+    @cached_property
+    def _parking(self) -> Parking:
+        return Parking()
 
     async def _serve(self) -> None:
         manager = await self._invoke()
@@ -114,7 +119,7 @@ class ContextHandler(Holder):
         self._holding = True
         try:
             if not self.asked:
-                await self._park()
+                await self._parking.park()
         except BaseException:
             self._by_itself = True
             raise
@@ -123,14 +128,6 @@ class ContextHandler(Holder):
             self._holding = False
             if self.asked:
                 self._limit()
-
-    async def _park(self) -> None:
-        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._parked = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
     async def _raise_what_was_thrown(self) -> None:
         """Leave the block here as it was left there: with an error, cancelled, or in peace."""
@@ -162,9 +159,8 @@ class ContextHandler(Holder):
         cancel = self._cancel
         left = cancel is not None and (cancel.mode == "close" or cancel.error is not None)
         self._cut = not (self._entered and left)
-        if self._parked is not None:
-            trio.lowlevel.reschedule(self._parked)
-            self._parked = None
+        if self._parking.occupied:
+            self._parking.unpark()
         elif not self._holding:
             self._limit()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -12,15 +12,11 @@ import trio
 
 from trio_streamrpc.contract.methods import Kind
 from trio_streamrpc.nurseries import open_companion_nursery
+from trio_streamrpc.runtime.failures import is_in_a_hurry
 from trio_streamrpc.runtime.feeds import Batch, Feed
 from trio_streamrpc.runtime.interceptors import Interceptor, check_fits
-from trio_streamrpc.runtime.local import LocalStream
-from trio_streamrpc.runtime.streams import (
-    RemoteStream,
-    Stream,
-    StreamStatistics,
-    is_in_a_hurry,
-)
+from trio_streamrpc.runtime.local import LocalStream, SingleBatches
+from trio_streamrpc.runtime.streams import RemoteStream, Stream, StreamStatistics
 
 __all__ = ["InterceptedContext", "InterceptedStream", "Layers"]
 
@@ -300,7 +296,7 @@ class FedStream(Stream[T]):
                 del error
 
     def batches(self) -> AsyncIterator[list[T]]:
-        return _Singles(self)
+        return SingleBatches(self)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -312,11 +308,9 @@ class FedStream(Stream[T]):
         return StreamStatistics(items_received=self._received)
 
     def __del__(self) -> None:
-        # In any thread; nobody waits.
         feed = getattr(self, "_feed", None)
-        if feed is not None and feed.token is not None and not feed.told:
-            with suppress(trio.RunFinishedError):
-                feed.token.run_sync_soon(feed.abandon)
+        if feed is not None:
+            feed.abandon_from_anywhere()
 
 
 class _Batches(AsyncIterator[list[T]]):
@@ -328,14 +322,6 @@ class _Batches(AsyncIterator[list[T]]):
         if self._batches is None:
             self._batches = (await self._start()).batches()
         return await anext(self._batches)
-
-
-class _Singles(AsyncIterator[list[T]]):
-    def __init__(self, stream: Stream[T]) -> None:
-        self._stream = stream
-
-    async def __anext__(self) -> list[T]:
-        return [await anext(self._stream)]
 
 
 class InterceptedContext:

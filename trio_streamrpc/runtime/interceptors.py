@@ -12,6 +12,7 @@ from msgspec import Struct
 from trio_streamrpc.contract.methods import Kind
 from trio_streamrpc.runtime.calls import Call
 from trio_streamrpc.runtime.closing import has_ended
+from trio_streamrpc.runtime.failures import has_cancelled
 
 __all__ = ["Interceptor", "Onion", "Proceed", "Unwinding", "check_fits", "checked", "intercept"]
 
@@ -197,10 +198,3 @@ class Unwinding(AsyncIterator[Any]):
                     "interceptor had put around it"
                 ) from error
         raise error
-
-
-def has_cancelled(error: BaseException) -> bool:
-    """Whether it is a cancellation, alone or among other failures."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[0] is not None
-    return isinstance(error, trio.Cancelled)

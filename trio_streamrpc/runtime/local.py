@@ -12,7 +12,7 @@ from trio_streamrpc.contract.decorators import set_local_stream_factory
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
 from trio_streamrpc.runtime.streams import Stream, StreamStatistics
 
-__all__ = ["LocalStream"]
+__all__ = ["LocalStream", "SingleBatches"]
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class LocalStream(Stream[T]):
         await self.aclose()
 
     def batches(self) -> AsyncIterator[list[T]]:
-        return _Batches(self)
+        return SingleBatches(self)
 
     async def aclose(self) -> None:
         """As :meth:`Stream.aclose`.
@@ -104,8 +104,10 @@ class LocalStream(Stream[T]):
         return StreamStatistics(items_received=self._received)
 
 
-class _Batches(AsyncIterator[list[T]]):
-    def __init__(self, stream: LocalStream[T]) -> None:
+class SingleBatches(AsyncIterator[list[T]]):
+    """The batches of a stream that has one item at a time."""
+
+    def __init__(self, stream: Stream[T]) -> None:
         self._stream = stream
 
     async def __anext__(self) -> list[T]:

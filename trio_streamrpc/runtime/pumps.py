@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from trio_streamrpc.runtime.parking import Parking
+
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
 
@@ -37,7 +39,7 @@ class Pump:
         "_encode",
         "_endpoint",
         "_id",
-        "_parked",
+        "_parking",
         "asked",
         "exhausted",
         "standing",
@@ -48,7 +50,7 @@ class Pump:
         self._endpoint = connection.endpoint
         self._id = id
         self._encode = encode
-        self._parked: trio.lowlevel.Task | None = None
+        self._parking = Parking()
         #: Whether the iterator is to be asked for nothing more.
         self.asked = False
         #: Whether it stands at a ``yield``, so that the pump's task is the runtime's.
@@ -108,13 +110,13 @@ class Pump:
         reach it.
         """
         self.asked = True
-        self._unpark()
+        self._parking.unpark()
         return self.standing
 
     def on_credit(self) -> None:
         """It may have become possible to send an item."""
-        if self._parked is not None and self._endpoint.may_send(self._id):
-            self._unpark()
+        if self._parking.occupied and self._endpoint.may_send(self._id):
+            self._parking.unpark()
 
     def _slice_end(self) -> float:
         """When this pump has to let others run: what all pumps of a connection take is bounded."""
@@ -136,22 +138,9 @@ class Pump:
             # The generator was told of its cancellation already, and yielded all the same: its
             # item waits for credit like any other. This scope ends before the next step.
             with trio.CancelScope(shield=True):
-                await self._park()
+                await self._parking.park()
         else:
-            await self._park()
-
-    async def _park(self) -> None:
-        def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
-            self._parked = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self._parked = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def _unpark(self) -> None:
-        if self._parked is not None:
-            trio.lowlevel.reschedule(self._parked)
-            self._parked = None
+            await self._parking.park()
 
     async def _throw(self, iterator: AsyncIterator[Any], error: BaseException) -> Any:
         """Raise at the ``yield`` what was delivered while the runtime waited on its behalf."""

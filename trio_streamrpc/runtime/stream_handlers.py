@@ -9,10 +9,8 @@ import trio
 
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
-from trio_streamrpc.runtime.interceptors import (
-    Interceptor,
-    Unwinding,
-)
+from trio_streamrpc.runtime.handlers import Handler
+from trio_streamrpc.runtime.interceptors import Interceptor, Unwinding
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.objects import Export
 from trio_streamrpc.runtime.pumps import Pump
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
     from trio_streamrpc.contract.methods import Method
     from trio_streamrpc.runtime.connection import Connection
-
-from trio_streamrpc.runtime.handlers import Handler
 
 __all__ = ["StreamHandler"]
 

@@ -22,14 +22,14 @@ from msgspec import Raw
 from trio_streamrpc.errors import CleanupTimeout, Code, ConnectionLost
 from trio_streamrpc.limits import Window
 from trio_streamrpc.protocol.frames import Error, ErrorInfo
-from trio_streamrpc.runtime.failures import text_of
+from trio_streamrpc.runtime.failures import is_in_a_hurry, text_of
 from trio_streamrpc.runtime.receivers import Receiver
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.attachments import Attachments
     from trio_streamrpc.runtime.caller import Caller
 
-__all__ = ["RemoteStream", "Stream", "StreamStatistics", "is_in_a_hurry"]
+__all__ = ["RemoteStream", "Stream", "StreamStatistics"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -418,13 +418,3 @@ class _Batches(AsyncIterator[list[T]]):
             return await self._stream.receive_batch()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-
-
-def is_in_a_hurry(error: BaseException) -> bool:
-    """Whether a block is left because its task was cancelled or interrupted, and waits for nobody.
-
-    Alone or among other failures.
-    """
-    if isinstance(error, BaseExceptionGroup):
-        return error.split((trio.Cancelled, KeyboardInterrupt))[0] is not None
-    return isinstance(error, trio.Cancelled | KeyboardInterrupt)

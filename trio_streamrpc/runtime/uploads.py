@@ -11,7 +11,7 @@ from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo
 from trio_streamrpc.runtime.calls import SERVING, Serving
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
-from trio_streamrpc.runtime.failures import is_confined, tell
+from trio_streamrpc.runtime.failures import has_cancelled, is_confined, tell
 from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.pumps import Pump
 
@@ -60,7 +60,7 @@ class Upload:
             await self._produce()
         except BaseException as error:
             # What the caller's own scopes have cancelled goes on its way.
-            if not is_confined(error) or _has_cancelled(error):
+            if not is_confined(error) or has_cancelled(error):
                 self._fail(ErrorInfo(Code.CANCELLED.value, "", "the upload was cancelled"))
                 raise
             self._fail(tell(error))
@@ -122,9 +122,3 @@ class Upload:
 
     def on_credit(self) -> None:
         self._pump.on_credit()
-
-
-def _has_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)[0] is not None
-    return isinstance(error, trio.Cancelled)

@@ -13,7 +13,9 @@ from typing import Any, Self
 import trio
 
 from trio_streamrpc.runtime.closing import close_iterator, has_ended
-from trio_streamrpc.runtime.interceptors import Proceed, has_cancelled
+from trio_streamrpc.runtime.failures import has_cancelled
+from trio_streamrpc.runtime.interceptors import Proceed
+from trio_streamrpc.runtime.local import SingleBatches
 from trio_streamrpc.runtime.streams import Stream, StreamStatistics
 
 __all__ = ["Ended", "watch"]
@@ -104,7 +106,9 @@ class _WatchedStream(Stream[Any]):
             raise trio.EndOfChannel from None
 
     def batches(self) -> AsyncIterator[list[Any]]:
-        return _WatchedBatches(self, None if self._stream is None else self._stream.batches())
+        if self._stream is None:
+            return SingleBatches(self)
+        return _WatchedBatches(self, self._stream.batches())
 
     def _taken(self, item: Any) -> Any:
         self._count(1)
@@ -154,13 +158,11 @@ class _WatchedStream(Stream[Any]):
 
 
 class _WatchedBatches(AsyncIterator[list[Any]]):
-    def __init__(self, stream: _WatchedStream, batches: AsyncIterator[list[Any]] | None) -> None:
+    def __init__(self, stream: _WatchedStream, batches: AsyncIterator[list[Any]]) -> None:
         self._stream = stream
         self._batches = batches
 
     async def __anext__(self) -> list[Any]:
-        if self._batches is None:
-            return [await anext(self._stream)]
         try:
             batch = await anext(self._batches)
         except BaseException as error:
