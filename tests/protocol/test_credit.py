@@ -146,8 +146,9 @@ def test_grants_at_half_of_the_items(items: int, due_at: int) -> None:
     for taken in range(1, due_at):
         assert window.take(1, 3) is None
         assert (window.taken_items, window.taken_bytes) == (taken, 3 * taken)
+        assert window.buffered_items == items - taken
     assert window.take(1, 3) == (due_at, 3 * due_at)
-    assert (window.taken_items, window.taken_bytes) == (0, 0)
+    assert (window.buffered_items, window.buffered_bytes) == (items - due_at, 3 * (items - due_at))
     assert window.credit_items == due_at
     assert window.credit_bytes == 10**6 - 3 * items + 3 * due_at
 

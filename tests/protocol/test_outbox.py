@@ -17,11 +17,13 @@ from trio_streamrpc.protocol.codecs import Encoding, JsonCodec
 from trio_streamrpc.protocol.frames import (
     JSON,
     KINDS,
+    Announced,
     Chunk,
     ErrorInfo,
     Frame,
 )
 from trio_streamrpc.protocol.outbox import Outbox
+from trio_streamrpc.protocol.peer_limits import keep_to
 
 KB = 1024
 
@@ -279,6 +281,16 @@ def test_frames_of_a_message_are_counted(most: int) -> None:
     assert len(found) == 21
     for id in (2, 4, 6):
         assert found.index(f"chunk {id + 60} x1") < found.index(f"end {id + 60}")
+
+
+@pytest.mark.parametrize("kind", ["calls", "answers"])
+def test_many_frames_are_several_messages(kind: str) -> None:
+    """R1: the other side works on the first of them while this one writes the others."""
+    box = Box()
+    keep_to(box, Announced())
+    for id in range(1, 200, 2):
+        getattr(box, kind)(id)
+    assert [len(box.take()) for _ in range(5)] == [32, 32, 32, 4, 0]
 
 
 @pytest.mark.parametrize("kind", ["control", "refusal", "call", "answer", "chunk", "final"])

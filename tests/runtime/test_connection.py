@@ -1086,7 +1086,7 @@ async def test_frames_that_wait_go_into_one_message(autojump_clock: MockClock) -
         nursery.start_soon(accept, there, Service())
         async with open_connection(transport) as connection:
             async with trio.open_nursery() as callers:
-                for number in range(50):
+                for number in range(30):
                     callers.start_soon(connection.call, "add", number, 1)
             assert len(transport.sent) == 2, "the hello, and all the calls"
 

@@ -1677,8 +1677,8 @@ async def test_a_producer_that_never_awaits_starves_nobody(autojump_clock):
             for _ in range(10):
                 before = asked[0]
                 answered = await ends.client.call("ping")
-                assert answered - before < 64 * 20
-                assert asked[0] - before < 64 * 20
+                assert answered - before < 256 * 20
+                assert asked[0] - before < 256 * 20
 
 
 async def test_a_producer_whose_items_take_long_starves_nobody(autojump_clock):

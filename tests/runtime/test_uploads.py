@@ -527,7 +527,7 @@ async def test_a_producer_that_never_awaits_lets_others_run(autojump_clock):
                 nursery.start_soon(ends.client.call, "hold", Source(4000))
                 await quiet()
             service.go.set()
-        assert 4000 / 64 < steps.count < 2000
+        assert 4000 / 256 < steps.count < 2000
 
 
 # --- how it ends: exhausted, or closed

@@ -120,8 +120,10 @@ class ReceiveWindow:
     """
 
     __slots__ = (
-        "buffered_bytes",
-        "buffered_items",
+        "_due_bytes",
+        "_due_items",
+        "_granted_bytes",
+        "_granted_items",
         "credit_bytes",
         "credit_items",
         "growth",
@@ -140,16 +142,27 @@ class ReceiveWindow:
         #: Granted and not yet used by the producer; the bytes may be below 0 by one item (R14).
         self.credit_items = window.items
         self.credit_bytes = window.bytes
-        #: Here, and not yet taken by the application.
-        self.buffered_items = 0
-        self.buffered_bytes = 0
-        #: Taken since the last grant.
-        self.taken_items = 0
-        self.taken_bytes = 0
         self.received_items = 0
         self.received_bytes = 0
+        #: Taken by the application.
+        self.taken_items = 0
+        self.taken_bytes = 0
+        #: How much of that was given back as credit, and with how much the next grant is due.
+        self._granted_items = 0
+        self._granted_bytes = 0
+        self._set_due()
         self.peak_items = 0
         self.peak_bytes = 0
+
+    @property
+    def buffered_items(self) -> int:
+        """Here, and not yet taken by the application."""
+        return self.received_items - self.taken_items
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The bytes of these."""
+        return self.received_bytes - self.taken_bytes
 
     def receive(self, sizes: Sequence[int], size: int) -> str | None:
         """A chunk of items of these lengths arrived; ``size`` is what it claims to be in all.
@@ -168,12 +181,8 @@ class ReceiveWindow:
         self.credit_bytes -= size
         self.received_items += count
         self.received_bytes += size
-        self.buffered_items += count
-        self.buffered_bytes += size
-        if self.buffered_items > self.peak_items:
-            self.peak_items = self.buffered_items
-        if self.buffered_bytes > self.peak_bytes:
-            self.peak_bytes = self.buffered_bytes
+        self.peak_items = max(self.peak_items, self.buffered_items)
+        self.peak_bytes = max(self.peak_bytes, self.buffered_bytes)
         return None
 
     def take(self, count: int, size: int) -> tuple[int, int] | None:
@@ -182,17 +191,21 @@ class ReceiveWindow:
         Credit comes back as items are taken, not as they arrive, and is sent once half of either
         window has been taken, so that grants cost a frame per half window and not one per item.
         """
-        self.buffered_items -= count
-        self.buffered_bytes -= size
-        self.taken_items += count
-        self.taken_bytes += size
-        if self.taken_items * 2 < self.window.items and self.taken_bytes * 2 < self.window.bytes:
+        self.taken_items = items = self.taken_items + count
+        self.taken_bytes = bytes = self.taken_bytes + size
+        if items < self._due_items and bytes < self._due_bytes:
             return None
-        due = (self.taken_items, self.taken_bytes)
-        self.credit_items += self.taken_items
-        self.credit_bytes += self.taken_bytes
-        self.taken_items = self.taken_bytes = 0
+        due = (items - self._granted_items, bytes - self._granted_bytes)
+        self.credit_items += due[0]
+        self.credit_bytes += due[1]
+        self._granted_items, self._granted_bytes = items, bytes
+        self._set_due()
         return due
+
+    def _set_due(self) -> None:
+        """The next grant is due with half of the window, rounded up."""
+        self._due_items = self._granted_items + (self.window.items + 1) // 2
+        self._due_bytes = self._granted_bytes + (self.window.bytes + 1) // 2
 
     def granted(self, items: int, bytes: int, now: float) -> None:
         """The grant that was due goes out at that time, in seconds of any clock."""
@@ -215,6 +228,7 @@ class ReceiveWindow:
             return None
         old, limit = self.window, self.growth.limit
         self.window = Window(min(old.items * 2, limit.items), min(old.bytes * 2, limit.bytes))
+        self._set_due()
         more = (self.window.items - old.items, self.window.bytes - old.bytes)
         self.credit_items += more[0]
         self.credit_bytes += more[1]

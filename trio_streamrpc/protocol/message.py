@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from trio_streamrpc.protocol.frames import Frame
 
-__all__ = ["FRAME_BYTES", "MESSAGE_BYTES", "Message"]
+__all__ = ["FRAME_BYTES", "MESSAGE_BYTES", "MESSAGE_FRAMES", "Message"]
 
 #: A message is filled up to about this many bytes (R1).
 MESSAGE_BYTES = 64 * 1024
+#: The most frames of one message: the other side is to work on the first of many calls, or of many
+#: answers, while this one still writes the others.
+MESSAGE_FRAMES = 32
 #: What a frame costs beside its payload: an upper bound, so that a message is never longer than it
 #: was reckoned.
 FRAME_BYTES = 112

@@ -32,7 +32,7 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Result,
 )
-from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, Message
+from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, MESSAGE_FRAMES, Message
 from trio_streamrpc.protocol.parts import Claim, Room, Slices, Value
 from trio_streamrpc.protocol.turns import Turns
 
@@ -106,7 +106,7 @@ class Outbox:
         self.unblocked: list[int] = []
         #: The most that goes into one message and one chunk; the other side's limits (R26, R28).
         self.message_bytes = MESSAGE_BYTES
-        self.message_frames = 4096
+        self.message_frames = MESSAGE_FRAMES
         self.chunk_bytes = MESSAGE_BYTES
         #: The longest value that goes whole.
         self.whole_bytes = 2**53

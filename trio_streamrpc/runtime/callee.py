@@ -15,6 +15,7 @@ from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.handlers import CallbackHandler, Handler, UnaryHandler
 from trio_streamrpc.runtime.holders import ContextHandler, TaskHandler
 from trio_streamrpc.runtime.stream_handlers import StreamHandler
+from trio_streamrpc.runtime.workers import Workers
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import Method, MethodTable
@@ -57,6 +58,7 @@ class Callee:
         #: What the other side may call besides the service, by its id (R20).
         self.exports: dict[int, Export] = {}
         self._handlers: dict[int, Handler] = {}
+        self._workers = Workers(connection.nursery, self._ended)
         self._idle: trio.Event | None = None
         #: Set once this side goes away: what is stopped now is UNAVAILABLE, not cancelled (R6).
         self.closing = False
@@ -100,14 +102,15 @@ class Callee:
             LOGGER.exception("%s cannot be called", method.name)
             self._refuse(frame, Code.INTERNAL, f"{method.name} cannot be called")
             return
-        name = f"handler of {handler.name}"
-        if export is None:
-            self._connection.nursery.start_soon(self._run, handler, name=name)
-        elif not export.start(handler, self._run, name):
+        self._handlers[frame.id] = handler
+        if export is None and type(handler) is UnaryHandler:
+            self._workers.start(handler)
+        elif export is None:
+            self._connection.nursery.start_soon(self._run, handler, name=handler.task_name)
+        elif not export.start(handler, self._run, handler.task_name):
+            del self._handlers[frame.id]
             handler.drop()
             self._refuse(frame, Code.NOT_FOUND, "no such object")
-            return
-        self._handlers[frame.id] = handler
 
     def _handler(self, method: Method, frame: CallFrame, export: Export | None) -> Handler:
         codec = method.wire(self._payloads)
@@ -124,11 +127,14 @@ class Callee:
         try:
             await handler.run()
         finally:
-            del self._handlers[handler.id]
-            if handler.export is not None:
-                handler.export.stopped(handler)
-            self.check_idle()
-            self._connection.wake_writer()
+            self._ended(handler)
+
+    def _ended(self, handler: Handler) -> None:
+        del self._handlers[handler.id]
+        if handler.export is not None:
+            handler.export.stopped(handler)
+        self.check_idle()
+        self._connection.wake_writer()
 
     def on_cancel(self, frame: Cancel) -> None:
         handler = self._handlers.get(frame.id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
+from contextvars import Token
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,20 @@ __all__ = ["CallbackHandler", "Handler", "UnaryHandler"]
 class Handler(ABC):
     """A call that runs here, from its task's start to its final frame."""
 
+    asked = False
+    #: Whether it was asked since this side goes away, rather than by its caller (R6).
+    asked_to_go = False
+    _cancel: Cancel | None = None
+    _serving: Serving | None = None
+    #: What this task was doing before it served the call.
+    _was_current: Token[Call]
+    _was_serving: Token[Serving | None]
+    _stopped: trio.Event | None = None
+    _overran = False
+    _error: BaseException | None = None
+    #: Whether that arose while the handler was being closed (R22).
+    _in_cleanup = False
+
     def __init__(
         self,
         connection: Connection,
@@ -72,36 +87,35 @@ class Handler(ABC):
         if frame.timeout is not None:
             self.deadline = trio.current_time() + frame.timeout
         self._frame: CallFrame | None = frame
-        self.scope = trio.CancelScope(shield=self._is_shielded())
-        self.asked = False
-        #: Whether it was asked since this side goes away, rather than by its caller (R6).
-        self.asked_to_go = False
-        self._cancel: Cancel | None = None
-        self._serving: Serving | None = None
-        self._stopped: trio.Event | None = None
-        self._overran = False
-        self._error: BaseException | None = None
-        #: Whether that arose while the handler was being closed (R22).
-        self._in_cleanup = False
+
+    @cached_property
+    def scope(self) -> trio.CancelScope:
+        """What it runs in, and is cancelled by."""
+        return trio.CancelScope(shield=self._is_shielded())
 
     @cached_property
     def root(self) -> Root:
         """The call to a service that its callbacks and objects hang from (R26)."""
         return Root(self.exchange) if self.export is None else self.export.root
 
+    @property
+    def task_name(self) -> str:
+        """What a task is called that runs it."""
+        return f"handler of {self.name}"
+
     # --- running
 
     async def run(self) -> None:
-        """Run the handler, and say the final frame."""
+        """Run the handler in a task of its own, and say the final frame."""
         try:
             with self.scope:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                await self._serve()
+                await self.serve()
         except BaseException as error:
             if not is_confined(error):
                 raise
-            self._failed(error)
-        self._finish()
+            self.failed(error)
+        self.finish()
 
     def drop(self) -> None:
         """It will not be started."""
@@ -112,7 +126,8 @@ class Handler(ABC):
         """Whether nothing ends it but its connection asking."""
         return True
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """It has stopped: say the final frame."""
         if self.references is not None:
             self.references.end()
         if self._serving is not None:
@@ -139,7 +154,8 @@ class Handler(ABC):
             message = f"how {self.name} has ended could not be told"
             self.endpoint.answer_error(self.id, ErrorInfo(Code.INTERNAL.value, "", message))
 
-    def _failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
+        """What it has raised is what it is answered with."""
         if error is not self._error:
             self._error, self._in_cleanup = error, self.asked
 
@@ -166,10 +182,10 @@ class Handler(ABC):
         metadata = self.connection.metadata_of(frame)
         call = Call(self.connection, self.name, metadata, self.deadline)
         if not self.is_callback:
-            CURRENT_CALL.set(call)
+            self._was_current = CURRENT_CALL.set(call)
         root = self.exchange if self.export is None else None
         self._serving = Serving(self.connection, root, SERVING.get())
-        SERVING.set(self._serving)
+        self._was_serving = SERVING.set(self._serving)
         args, kwargs = self.codec.decode_arguments(
             None if is_absent(frame.args) else frame.args,
             None if is_absent(frame.kwargs) else frame.kwargs,
@@ -209,8 +225,8 @@ class Handler(ABC):
         return self.export is not None and self.export.is_callback
 
     @abstractmethod
-    async def _serve(self) -> None:
-        """Do the work, inside of the scope."""
+    async def serve(self) -> None:
+        """Do the work, inside of the scope; raises what the handler raises."""
 
     @abstractmethod
     def _conclude(self) -> None:
@@ -305,12 +321,12 @@ class Handler(ABC):
 
 
 class UnaryHandler(Handler):
-    """A call with one answer."""
+    """A call with one answer: it may have its task to itself, or share it with others."""
 
     _value: bytes | None = None
     _late = False
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         if self.deadline == math.inf:
             value = await self._invoke()
         else:
@@ -324,12 +340,18 @@ class UnaryHandler(Handler):
                 return
         self._value = self.codec.encode_result(value)
 
+    def leave(self) -> None:
+        """The task that has served this call goes on, and serves it no more."""
+        if self._serving is not None:
+            CURRENT_CALL.reset(self._was_current)
+            SERVING.reset(self._was_serving)
+
     def _conclude(self) -> None:
         if self._error is None and self._value is not None:
             try:
                 self.endpoint.answer(self.id, self._value)
             except Exception as error:
-                self._failed(error)
+                self.failed(error)
             else:
                 return
         if self._error is not None:
@@ -352,27 +374,27 @@ class CallbackHandler(UnaryHandler):
         try:
             with self.scope:
                 await trio.lowlevel.checkpoint_if_cancelled()
-                await self._serve()
+                await self.serve()
         except BaseException as error:
             passed = self._divide(error)
             if passed is not None:
-                self._finish()
+                self.finish()
                 try:
                     raise passed
                 finally:
                     del passed
-        self._finish()
+        self.finish()
 
     def _divide(self, error: BaseException) -> BaseException | None:
         """Take from what it raised its answer; gives what goes up the task tree, if any."""
         if not has_passing(error):
-            self._failed(error)
+            self.failed(error)
             return None
         if not isinstance(error, BaseExceptionGroup):
             return error
         passed, told = error.split(is_passing)
         if told is not None:
-            self._failed(told)
+            self.failed(told)
         return passed
 
     def _is_shielded(self) -> bool:

@@ -99,7 +99,7 @@ class ContextHandler(Holder):
     def _parking(self) -> Parking:
         return Parking()
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         manager = await self._invoke()
         try:
             async with manager as value:
@@ -191,8 +191,8 @@ class ContextHandler(Holder):
         else:
             self.endpoint.end(self.id)
 
-    def _finish(self) -> None:
-        super()._finish()
+    def finish(self) -> None:
+        super().finish()
         # Its traceback refers to this frame, which refers to it.
         self._thrown = None
 
@@ -202,7 +202,7 @@ class TaskHandler(Holder):
 
     _started = False
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         status = next(each.name for each in self.method.parameters if each.is_task_status)
         try:
             await self._invoke(**{status: self})

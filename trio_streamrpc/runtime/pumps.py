@@ -21,7 +21,7 @@ __all__ = ["Pump"]
 
 #: A producer that never awaits is made to, after so many items or so many seconds, whichever comes
 #: first: a call beside it is answered meanwhile. Where several do, they share the seconds.
-SLICE_ITEMS = 64
+SLICE_ITEMS = 256
 SLICE_SECONDS = 0.0005
 
 _NOTHING: Any = object()

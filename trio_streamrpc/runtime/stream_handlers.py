@@ -44,7 +44,7 @@ class StreamHandler(Handler):
         #: Whether the generator is being closed, within its budget.
         self._closing = False
 
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
         try:
             iterator = self._take(await self._invoke())
             if self._is_wrapped:
@@ -53,7 +53,7 @@ class StreamHandler(Handler):
             await self._pump.run(iterator)
         except Exception as error:
             # This is what is told, even if closing is cut short.
-            self._failed(error)
+            self.failed(error)
             raise
         finally:
             await self._close()
