@@ -137,17 +137,17 @@ def main(arguments: Sequence[str]) -> int:
     for line in results.not_measured():
         runner.tell(f"no figure: {line}")
     # With the JSON on stdout, the tables go where the progress went.
-    text = report.as_text(results, found)
+    text = report.as_text(results, plan.workloads, found)
     print(text, file=sys.stderr if plan.json == "-" else sys.stdout)
     if plan.json is not None:
-        medians_only = plan.effort.quick
-        content = json.dumps(report.as_json(results, found, medians_only=medians_only), indent=2)
+        figures = report.as_json(results, plan.workloads, found, medians_only=plan.effort.quick)
+        content = json.dumps(figures, indent=2, ensure_ascii=False)
         if plan.json == "-":
             print(content)
         else:
             Path(plan.json).write_text(f"{content}\n", encoding="utf-8")
     if plan.plot is not None:
-        report.plot(results, plan.plot)
+        report.plot(results, plan.workloads, plan.plot)
     return 0 if any(results.rounds) else 1
 
 

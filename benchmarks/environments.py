@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -90,8 +92,6 @@ def versions_of(name: str | None) -> dict[str, str]:
         return {each: importlib.metadata.version(each) for each in packages}
     path = requirements_of(name)
     if path.suffix == ".json":
-        import json
-
         dependencies: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["dependencies"]
         return dependencies
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -102,16 +102,21 @@ def versions_of(name: str | None) -> dict[str, str]:
 def the_prepared(names: Iterable[str]) -> dict[str, Environment | NoEnvironment]:
     """Those environments, made where they are missing: all at once."""
     chosen = sorted(set(names))
+    commands = Commands()
     with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
-        return dict(zip(chosen, pool.map(_prepared, chosen), strict=True))
+        try:
+            made = pool.map(lambda name: _prepared(name, commands), chosen)
+            return dict(zip(chosen, made, strict=True))
+        finally:
+            commands.stop()
 
 
-def _prepared(name: str) -> Environment | NoEnvironment:
+def _prepared(name: str, commands: Commands) -> Environment | NoEnvironment:
     try:
         path = requirements_of(name)
         if path.suffix == ".json":
-            return _node(name, path)
-        return _python(name, path)
+            return _node(name, path, commands)
+        return _python(name, path, commands)
     except NoEnvironment as error:
         return error
     except OSError as error:
@@ -124,33 +129,43 @@ def _directory(name: str, requirements: Path, *made_by: str) -> Path:
     return KEPT / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
-def _python(name: str, requirements: Path) -> Environment:
+def _python(name: str, requirements: Path, commands: Commands) -> Environment:
     directory = _directory(name, requirements, sys.version, sys.executable)
     scripts = "Scripts" if os.name == "nt" else "bin"
     python = str(directory / scripts / f"python{sysconfig.get_config_var('EXE') or ''}")
     if not (directory / READY).exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        uv = shutil.which("uv")
-        if uv is not None:
-            _run(uv, "venv", "--quiet", "--python", sys.executable, str(directory))
-            _run(uv, "pip", "install", "--quiet", "--python", python, "-r", str(requirements))
-        elif importlib.util.find_spec("pip") is not None:
-            # The pip that is here installs for another interpreter: none has to be unpacked there.
-            _run(sys.executable, "-m", "venv", "--without-pip", str(directory))
-            _run(sys.executable, "-m", "pip", "--python", python, *_install(requirements))
-        else:
-            _run(sys.executable, "-m", "venv", str(directory))
-            _run(python, "-m", "pip", *_install(requirements))
+        install = ["install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]
+        try:
+            _with_uv(directory, python, install, commands)
+        except NoEnvironment:
+            # It is not there, or what pip is configured with is unknown to it.
+            _with_pip(directory, python, install, commands)
         (directory / READY).touch()
     return Environment(python, directory)
 
 
-def _install(requirements: Path) -> list[str]:
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
-    return ["install", *quiet, "--only-binary=:all:", "-r", str(requirements)]
+def _with_uv(directory: Path, python: str, install: list[str], commands: Commands) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        raise NoEnvironment("there is no uv")
+    shutil.rmtree(directory, ignore_errors=True)
+    commands.run(uv, "venv", "--quiet", "--python", sys.executable, str(directory))
+    commands.run(uv, "pip", *install, "--python", python)
 
 
-def _node(name: str, requirements: Path) -> Environment:
+def _with_pip(directory: Path, python: str, install: list[str], commands: Commands) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    install = [*install, "--disable-pip-version-check", "--no-input"]
+    if importlib.util.find_spec("pip") is None:
+        commands.run(sys.executable, "-m", "venv", str(directory))
+        commands.run(python, "-m", "pip", *install)
+    else:
+        # The pip that is here installs for another interpreter: none has to be unpacked there.
+        commands.run(sys.executable, "-m", "venv", "--without-pip", str(directory))
+        commands.run(sys.executable, "-m", "pip", "--python", python, *install)
+
+
+def _node(name: str, requirements: Path, commands: Commands) -> Environment:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise NoEnvironment("Node.js with npm is not there")
@@ -159,25 +174,50 @@ def _node(name: str, requirements: Path) -> Environment:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         shutil.copy(requirements, directory / "package.json")
-        _run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=directory)
+        commands.run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=directory)
         (directory / READY).touch()
     return Environment(node, directory)
 
 
-def _run(*command: str, cwd: Path | None = None) -> None:
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            check=False,
-            cwd=cwd,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        raise NoEnvironment(f"{Path(command[0]).name} took over {PATIENCE:.0f} s") from None
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["it failed"]
-        raise NoEnvironment(said[-1][:200])
+class Commands:
+    """What is run to install: from several threads, and all of it can be stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(self, *command: str, cwd: Path | None = None) -> None:
+        """Run it to its end; raises :exc:`NoEnvironment` with its last line if it fails."""
+        with self._lock:
+            if self._stopped:
+                raise NoEnvironment("it was interrupted")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                errors="replace",
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self._running.add(process)
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            said = f"it took over {PATIENCE:.0f} s"
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode != 0:
+            lines = said.strip().splitlines() or [f"it ended with {process.returncode}"]
+            raise NoEnvironment(f"{Path(command[0]).name}: {lines[-1][:200]}")
+
+    def stop(self) -> None:
+        """End what runs, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()

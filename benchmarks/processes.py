@@ -70,30 +70,28 @@ class Process:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
+        assert self._process.stdin is not None
         try:
             with contextlib.suppress(OSError):
-                process.stdin.close()
+                self._process.stdin.close()
             if error is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE)
+                    self._process.wait(GRACE)
         finally:
-            process.kill()
-            process.wait()
-            self._reader.join()
-            process.stdout.close()
+            self._process.kill()
+            self._process.wait()
+            self._reader.join(GRACE)
             self._said.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.decode(errors="replace").rstrip("\r\n"))
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line.decode(errors="replace").rstrip("\r\n"))
         self._lines.put(None)
 
     def _last_words(self) -> str:
         """The last line of its stderr."""
         self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "no word")[:200]
+        lines = self._said.read().decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no word")[:300]

@@ -75,12 +75,12 @@ _ALL = (
         "websockets_uvloop.py",
         "websockets",
         settings=(
-            "uvloop; no compression; messages of any length; an unbounded queue of received "
-            "messages; a task for each call; the standard library's json; chunks as binary messages"
+            "uvloop; no compression; messages of any length; a task for each call; the standard "
+            "library's json; chunks as binary messages"
         ),
         documentation=(
             "https://websockets.readthedocs.io/en/stable/topics/compression.html, "
-            "https://websockets.readthedocs.io/en/stable/topics/memory.html"
+            "https://websockets.readthedocs.io/en/stable/topics/performance.html"
         ),
         in_quick=True,
     ),
@@ -89,8 +89,8 @@ _ALL = (
         "trio_websocket_json.py",
         "trio",
         settings=(
-            "receive_buffer_size=None; messages of any length; a queue of 1,000 received "
-            "messages; a task for each call; the standard library's json; chunks as binary messages"
+            "receive_buffer_size=None; a task for each call; the standard library's json; chunks "
+            "as binary messages"
         ),
         documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
     ),

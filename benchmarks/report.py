@@ -17,8 +17,11 @@ from benchmarks.workloads import WORKLOADS, Workload
 
 __all__ = ["Ratio", "Summary", "as_json", "as_text", "plot", "summarised"]
 
-#: The peer that the others are compared with.
+#: What the names of those begin with that the others are compared with.
 OURS = "ours"
+
+#: One round of one workload: the figures by contestant.
+Round = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -48,39 +51,30 @@ class Summary:
     """By our contestants: how many times as good they are."""
 
 
-def summarised(results: Results) -> dict[str, dict[str, Summary]]:
-    """All figures that there are, by workload and contestant."""
-    found: dict[str, dict[str, Summary]] = {}
-    for name, workload in WORKLOADS.items():
-        rounds = [each.get(name, {}) for each in results.rounds]
-        contestants = dict.fromkeys(each for figures in rounds for each in figures)
-        for contestant in contestants:
-            figures = [each[contestant] for each in rounds if contestant in each]
-            values = [each["value"] for each in figures]
-            found.setdefault(name, {})[contestant] = Summary(
-                median(values),
-                min(values),
-                max(values),
-                {
-                    key: median(each[key] for each in figures if key in each)
-                    for key in dict.fromkeys(key for each in figures for key in each)
-                    if key != "value"
-                },
-                _ratios(results, workload, contestant),
-            )
-    return found
+def summarised(workload: Workload, rounds: Sequence[Round]) -> dict[str, Summary]:
+    """What the rounds say of each contestant that measured the workload."""
+    contestants = dict.fromkeys(name for figures in rounds for name in figures)
+    return {name: _summary(workload, rounds, name) for name in contestants}
 
 
-def _ratios(results: Results, workload: Workload, contestant: str) -> dict[str, Ratio]:
-    """Ours over this contestant in the same round, or the other way round for times."""
-    found: dict[str, list[float]] = {}
-    for figures in results.rounds:
-        here = figures.get(workload.name, {})
-        for name, mine in here.items():
-            if _is_ours(name) and name != contestant and contestant in here:
-                pair = mine["value"], here[contestant]["value"]
-                found.setdefault(name, []).append(_times_as_good(workload, *pair))
-    return {name: Ratio(tuple(each)) for name, each in found.items()}
+def _summary(workload: Workload, rounds: Sequence[Round], contestant: str) -> Summary:
+    own = [each[contestant] for each in rounds if contestant in each]
+    values = [figures["value"] for figures in own]
+    others = dict.fromkeys(key for figures in own for key in figures if key != "value")
+    ratios: dict[str, list[float]] = {}
+    for each in rounds:
+        if contestant in each:
+            for name in filter(_is_ours, each):
+                if name != contestant:
+                    pair = each[name]["value"], each[contestant]["value"]
+                    ratios.setdefault(name, []).append(_times_as_good(workload, *pair))
+    return Summary(
+        median(values),
+        min(values),
+        max(values),
+        {key: median(each[key] for each in own if key in each) for key in others},
+        {name: Ratio(tuple(each)) for name, each in ratios.items()},
+    )
 
 
 def _times_as_good(workload: Workload, mine: float, other: float) -> float:
@@ -89,14 +83,35 @@ def _times_as_good(workload: Workload, mine: float, other: float) -> float:
 
 
 def _is_ours(contestant: str) -> bool:
-    return contestant == OURS or contestant.startswith(f"{OURS}_")
+    """Ours in what is compared; not in a row that stands there for comparison alone."""
+    return contestant.startswith(OURS) and "(" not in contestant
 
 
-def as_text(results: Results, contestants: Sequence[Contestant]) -> str:
+def _rounds(results: Results, workload: Workload) -> list[Round]:
+    return [each.get(workload.name, {}) for each in results.rounds]
+
+
+def _with_others(results: Results, workload: Workload) -> list[Round]:
+    """The rounds of a workload, with the figures of the one that it is compared with."""
+    own = _rounds(results, workload)
+    if workload.beside is None:
+        return own
+    beside = _rounds(results, WORKLOADS[workload.beside])
+    return [
+        {**mine, **{f"{name} ({workload.beside})": figures for name, figures in theirs.items()}}
+        for mine, theirs in zip(own, beside, strict=True)
+    ]
+
+
+def as_text(
+    results: Results, workloads: Sequence[Workload], contestants: Sequence[Contestant]
+) -> str:
     """Markdown: a table for each workload, what failed, and what was set."""
     parts = []
-    for name, figures in summarised(results).items():
-        parts += [_heading(WORKLOADS[name]), _table(figures)]
+    for workload in workloads:
+        if any(_rounds(results, workload)):
+            figures = summarised(workload, _with_others(results, workload))
+            parts += [_heading(workload), _table(figures)]
     if results.failures:
         parts += ["### Not measured", _list(results.not_measured())]
     peers = dict.fromkeys(each.peer for each in contestants)
@@ -112,8 +127,12 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _heading(workload: Workload) -> str:
-    better = "less" if workload.smaller_is_better else "more"
+    better = _better(workload)
     return f"### {workload.name}: {workload.title} ({workload.unit}, {better} is better)"
+
+
+def _better(workload: Workload) -> str:
+    return "less" if workload.smaller_is_better else "more"
 
 
 def _table(figures: Mapping[str, Summary]) -> str:
@@ -147,20 +166,24 @@ def _number(value: float) -> str:
 
 
 def as_json(
-    results: Results, contestants: Sequence[Contestant], *, medians_only: bool
+    results: Results,
+    workloads: Sequence[Workload],
+    contestants: Sequence[Contestant],
+    *,
+    medians_only: bool,
 ) -> dict[str, Any]:
     """``{"W1": {"ours_ws": 231.0, …}, …}``, and all that is known beside it unless it is
     ``medians_only``."""
-    found: dict[str, Any] = {
-        name: {contestant: round(each.median, 1) for contestant, each in figures.items()}
-        for name, figures in summarised(results).items()
-    }
+    found: dict[str, Any] = {}
+    for workload in workloads:
+        figures = summarised(workload, _rounds(results, workload))
+        found[workload.name] = {name: round(each.median, 1) for name, each in figures.items()}
     if medians_only:
         return found
     peers = dict.fromkeys(each.peer for each in contestants)
     return {
         **found,
-        "units": {name: WORKLOADS[name].unit for name in found},
+        "units": {workload.name: workload.unit for workload in workloads},
         "machine": machine(),
         "versions": {each.name: versions_of(each.environment) for each in peers},
         "settings": {each.name: each.settings for each in peers},
@@ -190,28 +213,34 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def plot(results: Results, path: str) -> None:
-    """A picture for each workload: the medians, with the spread as a line through their ends."""
+def plot(results: Results, workloads: Sequence[Workload], path: str) -> None:
+    """A picture for each workload: the medians as bars, the spread as a line at their ends."""
     from matplotlib.figure import Figure
 
-    summaries = summarised(results)
-    names = dict.fromkeys(name for figures in summaries.values() for name in figures)
+    drawn = [workload for workload in workloads if any(_rounds(results, workload))]
+    summaries = [summarised(workload, _rounds(results, workload)) for workload in drawn]
+    names = dict.fromkeys(name for figures in summaries for name in figures)
     colours = {name: f"C{number % 10}" for number, name in enumerate(names)}
-    columns = min(3, max(1, len(summaries)))
-    rows = max(1, -(-len(summaries) // columns))
-    figure = Figure(figsize=(5.2 * columns, 0.9 + (0.6 + 0.28 * len(names)) * rows))
-    for place, (name, figures) in enumerate(summaries.items(), start=1):
-        workload = WORKLOADS[name]
+    columns = min(3, max(1, len(drawn)))
+    rows = max(1, -(-len(drawn) // columns))
+    figure = Figure(figsize=(5.2 * columns, (0.9 + 0.25 * len(names)) * rows))
+    for place, (workload, figures) in enumerate(zip(drawn, summaries, strict=True), start=1):
         axes = figure.add_subplot(rows, columns, place)
-        order = list(reversed(figures))
-        middle = [figures[each].median for each in order]
-        spread = [
-            [figures[each].median - figures[each].lowest for each in order],
-            [figures[each].highest - figures[each].median for each in order],
-        ]
-        axes.barh(order, middle, xerr=spread, color=[colours[each] for each in order])
-        better = "less" if workload.smaller_is_better else "more"
-        axes.set_title(f"{name}: {workload.unit}, {better} is better", fontsize=9)
+        order = [*reversed(figures.items())]
+        axes.barh(
+            [name for name, _ in order],
+            [each.median for _, each in order],
+            xerr=[
+                [each.median - each.lowest for _, each in order],
+                [each.highest - each.median for _, each in order],
+            ],
+            color=[colours[name] for name, _ in order],
+        )
+        axes.set_title(_title(workload), fontsize=9)
         axes.tick_params(labelsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+
+
+def _title(workload: Workload) -> str:
+    return f"{workload.name}: {workload.unit}, {_better(workload)} is better"

@@ -18,9 +18,9 @@ import uvloop
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
-#: Compression costs time and saves nothing here; messages of any length; an unbounded queue, so
-#: that the reader of the socket is not paused and resumed.
-OPTIONS = {"compression": None, "max_size": None, "max_queue": None}
+#: Compression costs time and saves nothing here; messages of any length. A longer queue of received
+#: messages (``max_queue``) makes no difference for items, and chunks a third slower.
+OPTIONS = {"compression": None, "max_size": None}
 ID_BYTES = 4
 
 encode = json.JSONEncoder(separators=(",", ":")).encode
