@@ -18,12 +18,12 @@ import json
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 #: W2: callers at once. W4: streams at once. W5: the bytes of a chunk.
@@ -96,10 +96,10 @@ async def per_second(load: Load, unit: Callable[[int], Awaitable[float]]) -> Fig
     await unit(max(1, int(load.size * WARM_UP)))
     gc.collect()
     done = 0.0
-    started = time.perf_counter()
+    started = perf_counter()
     while True:
         done += await unit(load.size)
-        elapsed = time.perf_counter() - started
+        elapsed = perf_counter() - started
         if elapsed >= load.seconds:
             return {"value": done / elapsed}
 
@@ -122,7 +122,7 @@ async def latency(load: Load, call: Callable[[int], Awaitable[object]]) -> Figur
         await call(number)
     gc.collect()
     times: list[float] = []
-    clock = time.perf_counter
+    clock = perf_counter
     started = clock()
     while True:
         for number in range(load.size):
