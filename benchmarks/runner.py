@@ -136,7 +136,7 @@ def _next(client: Process, workload: Workload, effort: Effort) -> Figures | Fail
         figures = {key: float(value) for key, value in said.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return Failure(f"it said {line[:100]!r}")
-    if name != workload.name or not figures.get("value", 0) > 0:
+    if name != workload.name or not figures.get("value", -1) >= 0:
         return Failure(f"it said {line[:100]!r}")
     return figures
 

@@ -73,6 +73,7 @@ class Load:
     size: int  # done at once, the same for all peers
     seconds: float  # it is repeated until as much time has passed
     together: Together  # runs async functions at once, and waits for them all
+    address: str  # of the server, for a workload with connections of its own
 
 
 #: What was measured: "value" is the workload's figure, others may stand beside it.
@@ -285,8 +286,9 @@ def _main(
         loads = []
         for each in arguments.sizes:
             name, _, size = each.partition("=")
-            loads.append(Load(name, int(size), arguments.seconds, together))
-        run(_measure, loads, known, connect, arguments.address)
+            load = Load(name, int(size), arguments.seconds, together, arguments.address)
+            loads.append(load)
+        run(_measure, loads, known, connect)
     except Exception as error:
         traceback.print_exc()
         sys.exit(_in_a_line(error))  # the last line is what the runner tells
@@ -296,11 +298,10 @@ async def _measure(
     loads: Sequence[Load],
     known: dict[str, Workload],
     connect: Callable[[str], AbstractAsyncContextManager[Client]],
-    address: str,
 ) -> None:
     for load in loads:
         # A connection of its own: a workload leaves nothing behind for the next.
-        async with connect(address) as client:
+        async with connect(load.address) as client:
             try:
                 line: dict[str, object] = dict(await known[load.workload](client, load))
             except Exception as error:

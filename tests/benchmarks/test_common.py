@@ -23,7 +23,7 @@ async def together(functions: Sequence[Callable[[], Awaitable[object]]]) -> None
 
 
 def load(workload: str, size: int, seconds: float = 0.0) -> common.Load:
-    return common.Load(workload, size, seconds, together)
+    return common.Load(workload, size, seconds, together, "nowhere")
 
 
 class Client(common.Client):
