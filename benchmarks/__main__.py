@@ -19,6 +19,9 @@ TRANSPORTS = tuple(dict.fromkeys(each for peer in PEERS.values() for each in pee
 QUICK_TRANSPORTS = ("ws", "tcp")
 ROUNDS = 3
 
+#: The load from which on it is said that the machine has other things to do.
+BUSY = 0.7
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -126,6 +129,9 @@ def main(arguments: Sequence[str]) -> int:
     # Asked to stop, it stops as with Ctrl-C: what it started is ended first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.monotonic()
+    busy = report.load()
+    if busy is not None and busy > BUSY:
+        runner.tell(f"the machine is busy (load {busy}): figures will be lower, and spread")
     try:
         found, ready = prepared(plan.contestants)
         runner.tell(f"the environments are there after {time.monotonic() - started:.1f} s")

@@ -200,8 +200,14 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "load": load(),
         "python": platform.python_version(),
     }
+
+
+def load() -> float | None:
+    """How many processes have wanted to run in the last minute, where that is known."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:

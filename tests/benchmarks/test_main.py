@@ -139,7 +139,8 @@ def test_a_run_can_be_stopped(number: signal.Signals) -> None:
     ) as process:
         try:
             assert process.stderr is not None
-            assert "the environments are there" in process.stderr.readline()
+            while "the environments are there" not in process.stderr.readline():
+                assert process.poll() is None
             process.send_signal(number)
             out, said = process.communicate()
         finally:
