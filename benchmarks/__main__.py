@@ -131,7 +131,7 @@ def main(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     busy = report.load()
     if busy is not None and busy > BUSY:
-        runner.tell(f"the machine is busy (load {busy}): figures will be lower, and spread")
+        runner.tell(f"the machine is busy (load {busy} in the last minute): figures will be lower")
     try:
         found, ready = prepared(plan.contestants)
         runner.tell(f"the environments are there after {time.monotonic() - started:.1f} s")
