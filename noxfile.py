@@ -57,3 +57,10 @@ def demo(session: nox.Session) -> None:
     """Run the demonstration; arguments after ``--`` go to it."""
     session.install("-e", ".[cli]")
     session.run("trio-streamrpc", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the library beside its peers; arguments after ``--`` go to the benchmarks."""
+    session.install("-e", ".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

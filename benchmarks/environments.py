@@ -1,0 +1,223 @@
+"""The environments of the peers: made from pinned requirements on first use, and kept.
+
+They are under ``.bench/`` at the root of the tree, named after a hash of their requirements, so
+that a change of those makes a new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = [
+    "REQUIREMENTS",
+    "ROOT",
+    "Environment",
+    "NoEnvironment",
+    "requirements_of",
+    "the_own_one",
+    "the_prepared",
+    "versions_of",
+]
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = Path(__file__).parent / "requirements"
+KEPT = ROOT / ".bench"
+
+#: Written last: an environment without it was not finished.
+READY = "ready"
+
+#: How long an installation may take, in seconds.
+PATIENCE = 300.0
+
+
+class NoEnvironment(Exception):
+    """An environment that cannot be made; its message fits in a line."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a peer's script is run by."""
+
+    interpreter: str
+    directory: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, script: Path) -> list[str]:
+        if script.suffix != ".mjs":
+            return [self.interpreter, str(script)]
+        # Node looks for packages beside the script.
+        assert self.directory is not None
+        for each in script.parent.glob("*.mjs"):
+            shutil.copy(each, self.directory)
+        return [self.interpreter, str(self.directory / script.name)]
+
+
+def the_own_one() -> Environment:
+    """The environment that runs the benchmarks, where it has the project or runs in its tree.
+
+    Raises :exc:`NoEnvironment` if it has not.
+    """
+    found = importlib.util.find_spec("trio_streamrpc")
+    if found is None or found.origin is None:
+        raise NoEnvironment("trio_streamrpc cannot be imported here")
+    where = str(Path(found.origin).parent.parent)
+    return Environment(sys.executable, variables={"PYTHONPATH": where})
+
+
+def requirements_of(name: str) -> Path:
+    """The file with the pinned versions: of Python packages, or of Node's."""
+    for path in (REQUIREMENTS / f"{name}.txt", REQUIREMENTS / f"{name}.package.json"):
+        if path.exists():
+            return path
+    raise NoEnvironment(f"there are no requirements called {name}")
+
+
+def versions_of(name: str | None) -> dict[str, str]:
+    """What is pinned in that environment, or what is installed beside the project."""
+    if name is None:
+        packages = ("trio", "trio-websocket", "wsproto", "msgspec", "cattrs")
+        return {each: importlib.metadata.version(each) for each in packages}
+    path = requirements_of(name)
+    if path.suffix == ".json":
+        dependencies: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["dependencies"]
+        return dependencies
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pins = (line.partition("==") for line in lines if "==" in line)
+    return {package.strip(): version.strip() for package, _, version in pins}
+
+
+def the_prepared(names: Iterable[str]) -> dict[str, Environment | NoEnvironment]:
+    """Those environments, made where they are missing: all at once."""
+    chosen = sorted(set(names))
+    commands = Commands()
+    with ThreadPoolExecutor(max_workers=max(1, len(chosen))) as pool:
+        try:
+            made = pool.map(lambda name: _prepared(name, commands), chosen)
+            return dict(zip(chosen, made, strict=True))
+        finally:
+            commands.stop()
+
+
+def _prepared(name: str, commands: Commands) -> Environment | NoEnvironment:
+    try:
+        path = requirements_of(name)
+        if path.suffix == ".json":
+            return _node(name, path, commands)
+        return _python(name, path, commands)
+    except NoEnvironment as error:
+        return error
+    except OSError as error:
+        return NoEnvironment(str(error))
+
+
+def _directory(name: str, requirements: Path, *made_by: str) -> Path:
+    """Where it is: another place for other requirements, and for another interpreter."""
+    content = requirements.read_bytes() + "".join(made_by).encode()
+    return KEPT / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def _python(name: str, requirements: Path, commands: Commands) -> Environment:
+    directory = _directory(name, requirements, sys.version, sys.executable)
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    python = str(directory / scripts / f"python{sysconfig.get_config_var('EXE') or ''}")
+    if not (directory / READY).exists():
+        install = ["install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]
+        try:
+            _with_uv(directory, python, install, commands)
+        except NoEnvironment:
+            # It is not there, or what pip is configured with is unknown to it.
+            _with_pip(directory, python, install, commands)
+        (directory / READY).touch()
+    return Environment(python, directory)
+
+
+def _with_uv(directory: Path, python: str, install: list[str], commands: Commands) -> None:
+    uv = shutil.which("uv")
+    if uv is None:
+        raise NoEnvironment("there is no uv")
+    shutil.rmtree(directory, ignore_errors=True)
+    commands.run(uv, "venv", "--quiet", "--python", sys.executable, str(directory))
+    commands.run(uv, "pip", *install, "--python", python)
+
+
+def _with_pip(directory: Path, python: str, install: list[str], commands: Commands) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    install = [*install, "--disable-pip-version-check", "--no-input"]
+    if importlib.util.find_spec("pip") is None:
+        commands.run(sys.executable, "-m", "venv", str(directory))
+        commands.run(python, "-m", "pip", *install)
+    else:
+        # The pip that is here installs for another interpreter: none has to be unpacked there.
+        commands.run(sys.executable, "-m", "venv", "--without-pip", str(directory))
+        commands.run(sys.executable, "-m", "pip", "--python", python, *install)
+
+
+def _node(name: str, requirements: Path, commands: Commands) -> Environment:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise NoEnvironment("Node.js with npm is not there")
+    directory = _directory(name, requirements)
+    if not (directory / READY).exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        shutil.copy(requirements, directory / "package.json")
+        commands.run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=directory)
+        (directory / READY).touch()
+    return Environment(node, directory)
+
+
+class Commands:
+    """What is run to install: from several threads, and all of it can be stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(self, *command: str, cwd: Path | None = None) -> None:
+        """Run it to its end; raises :exc:`NoEnvironment` with its last line if it fails."""
+        with self._lock:
+            if self._stopped:
+                raise NoEnvironment("it was interrupted")
+            process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                errors="replace",
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self._running.add(process)
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            said = f"it took over {PATIENCE:.0f} s"
+        finally:
+            with self._lock:
+                self._running.discard(process)
+        if process.returncode != 0:
+            lines = said.strip().splitlines() or [f"it ended with {process.returncode}"]
+            raise NoEnvironment(f"{Path(command[0]).name}: {lines[-1][:200]}")
+
+    def stop(self) -> None:
+        """End what runs, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()

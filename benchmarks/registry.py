@@ -1,0 +1,137 @@
+"""The peers: which script, in which environment, and what was set in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PEERS", "SCRIPTS", "Contestant", "Peer", "contestants"]
+
+#: Where the scripts of the peers are.
+SCRIPTS = Path(__file__).parent / "peers"
+
+#: What a peer measures unless it says otherwise.
+STANDARD = ("W1", "W2", "W3", "W4", "W5", "W8")
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    script: str
+    environment: str | None
+    """The file under ``requirements/``, without its ending; None for the interpreter that runs
+    the benchmarks, which has the project."""
+    settings: str
+    """What was set, and why."""
+    documentation: str
+    """Where its own documentation says so."""
+    transports: tuple[str, ...] = ()
+    """Those it is measured over, if it has a choice."""
+    workloads: tuple[str, ...] = STANDARD
+    in_quick: bool = False
+    """Whether a quick run measures it where nothing is chosen."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A peer over one transport: what has a figure."""
+
+    peer: Peer
+    transport: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer.name}_{self.transport}" if self.transport else self.peer.name
+
+
+_ALL = (
+    Peer(
+        "ours",
+        "ours.py",
+        None,
+        settings="nothing: every option has its default",
+        documentation="README.md",
+        transports=("ws", "tcp", "unix"),
+        workloads=("W1", "W2", "W3", "W3b", "W3t", "W4", "W5", "W8"),
+        in_quick=True,
+    ),
+    Peer(
+        "grpc_aio",
+        "grpc_aio.py",
+        "grpc_aio",
+        settings=(
+            "protobuf messages (upb); messages of any length; no compression, which is the "
+            "default; no HTTP proxy; one channel, one stub for each method"
+        ),
+        documentation=(
+            "https://grpc.io/docs/guides/performance/, "
+            "https://grpc.github.io/grpc/python/grpc_asyncio.html, "
+            "https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"
+        ),
+        in_quick=True,
+    ),
+    Peer(
+        "websockets_uvloop",
+        "websockets_uvloop.py",
+        "websockets",
+        settings=(
+            "uvloop; no compression; messages of any length; a task for each call; the standard "
+            "library's json; chunks as binary messages"
+        ),
+        documentation=(
+            "https://websockets.readthedocs.io/en/stable/topics/compression.html, "
+            "https://websockets.readthedocs.io/en/stable/topics/performance.html"
+        ),
+        in_quick=True,
+    ),
+    Peer(
+        "trio_websocket_json",
+        "trio_websocket_json.py",
+        "trio",
+        settings=(
+            "receive_buffer_size=None; a task for each call; the standard library's json; chunks "
+            "as binary messages"
+        ),
+        documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
+    ),
+    Peer(
+        "floor_trio_tcp",
+        "floor_trio_tcp.py",
+        "trio",
+        settings="nothing; Trio sets TCP_NODELAY by itself",
+        documentation="https://trio.readthedocs.io/en/stable/reference-io.html",
+        workloads=("W1", "W5"),
+        in_quick=True,
+    ),
+    Peer(
+        "floor_trio_websocket",
+        "floor_trio_websocket.py",
+        "trio",
+        settings="receive_buffer_size=None",
+        documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
+        workloads=("W1", "W5"),
+        in_quick=True,
+    ),
+    Peer(
+        "floor_msgspec",
+        "floor_msgspec.py",
+        "trio",
+        settings="one Encoder and one Decoder, MessagePack",
+        documentation="https://jcristharif.com/msgspec/perf-tips.html",
+        workloads=("W3",),
+        in_quick=True,
+    ),
+)
+
+PEERS = {peer.name: peer for peer in _ALL}
+
+
+def contestants(names: list[str], transports: list[str]) -> list[Contestant]:
+    """Those peers, each over those of its transports that are chosen."""
+    found = []
+    for name in names:
+        peer = PEERS[name]
+        found += [Contestant(peer, each) for each in peer.transports if each in transports]
+        if not peer.transports:
+            found.append(Contestant(peer))
+    return found

@@ -1,0 +1,149 @@
+"""The command line: what its arguments mean, and one run of it as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import plan_of, prepared
+from benchmarks.environments import Environment, NoEnvironment
+from benchmarks.registry import PEERS
+from benchmarks.workloads import WORKLOADS
+
+ROOT = Path(__file__).parent.parent.parent
+QUICK = ["W1", "W2", "W3", "W4", "W5", "W8"]
+
+
+def planned(*arguments: str) -> tuple[list[str], list[str]]:
+    plan = plan_of(arguments)
+    return [each.name for each in plan.workloads], [each.name for each in plan.contestants]
+
+
+def test_a_quick_run() -> None:
+    assert planned("--quick") == (
+        QUICK,
+        [
+            "ours_ws",
+            "ours_tcp",
+            "grpc_aio",
+            "websockets_uvloop",
+            "floor_trio_tcp",
+            "floor_trio_websocket",
+            "floor_msgspec",
+        ],
+    )
+
+
+def test_a_full_run_measures_everything() -> None:
+    workloads, contestants = planned()
+    assert workloads == list(WORKLOADS)
+    assert {"ours_ws", "ours_tcp", "ours_unix", "trio_websocket_json"} < set(contestants)
+    assert plan_of([]).rounds >= 3
+
+
+def test_a_choice() -> None:
+    arguments = ("--only", "w5,W3", "--peers", "grpc,ours", "--transport", "tcp,ws")
+    assert planned(*arguments) == (["W3", "W5"], ["ours_ws", "ours_tcp", "grpc_aio"])
+
+
+def test_a_peer_is_chosen_by_the_beginning_of_its_name() -> None:
+    floors = [name for name in PEERS if name.startswith("floor_")]
+    assert planned("--peers", "floor")[1] == floors
+    assert planned("--peers", "floor_trio")[1] == [each for each in floors if "trio" in each]
+    assert "trio_websocket_json" in planned("--peers", "trio_websocket")[1]
+
+
+def test_who_measures_nothing_of_the_choice_takes_no_part() -> None:
+    assert "floor_trio_tcp" not in planned("--only", "W3")[1]
+
+
+def test_sizes_are_scaled() -> None:
+    whole, part = plan_of(["--quick"]).effort, plan_of(["--quick", "--scale", "0.1"]).effort
+    assert part.size(WORKLOADS["W3"]) == whole.size(WORKLOADS["W3"]) / 10
+    assert part.seconds == pytest.approx(whole.seconds / 10)
+    assert plan_of(["--scale", "0.000001"]).effort.size(WORKLOADS["W1"]) == 1
+    assert whole.size(WORKLOADS["W3"]) < plan_of([]).effort.size(WORKLOADS["W3"]) == 50_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--only W99", "--only: w99 is none of W1, "),
+        ("--peers nobody", "--peers: nobody is none of ours, "),
+        ("--peers grp", "--peers: grp is none of ours, "),
+        ("--transport pigeon", "--transport: pigeon is none of ws, "),
+        ("--rounds 2", "--rounds: fewer than 3"),
+        ("--scale 0", "--scale: it has to be above 0"),
+        ("--only W8 --peers floor", "no peer that is chosen measures"),
+        ("--peers ours --transport ,", "no peer that is chosen measures"),
+        ("--nothing", "unrecognized arguments"),
+    ],
+)
+def test_arguments_that_mean_nothing(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        plan_of(arguments.split())
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_peer_without_an_environment_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = {"grpc_aio": NoEnvironment("no network"), "trio": Environment("python")}
+    monkeypatch.setattr("benchmarks.environments.the_prepared", lambda names: made)
+    contestants = plan_of(["--quick", "--peers", "ours,grpc,floor_trio_tcp"]).contestants
+    found, ready = prepared(contestants)
+    assert [each.name for each in found] == ["ours_ws", "ours_tcp", "floor_trio_tcp"]
+    assert set(ready) == {None, "trio"}
+    assert capsys.readouterr().err == "without the peers in grpc_aio: no network\n"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "benchmarks", "--peers", "ours", "--transport", "ws", *arguments]
+
+
+def test_a_run_gives_one_json_object() -> None:
+    done = subprocess.run(
+        command("--quick", "--scale", "0.01", "--only", "W1,W2,W3b,W5", "--json", "-"),
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found) == ["W1", "W2", "W3b", "W5"]
+    assert all(list(figures) == ["ours_ws"] for figures in found.values())
+    assert all(figures["ours_ws"] > 0 for figures in found.values())
+    assert "round 3 of 3: ours_ws: W1 " in done.stderr
+    assert "| ours_ws |" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_can_be_stopped(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        command("--scale", "1000", "--only", "W1"),
+        cwd=ROOT,
+        encoding="utf-8",
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            while "the environments are there" not in process.stderr.readline():
+                assert process.poll() is None
+            process.send_signal(number)
+            out, said = process.communicate()
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert said == "interrupted: nothing is left running\n"
