@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import cattrs
+import trio
 
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
@@ -18,7 +19,7 @@ from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.base import Transport
-from trio_streamrpc.transports.urls import scheme_of
+from trio_streamrpc.transports.urls import open_stream, scheme_of
 
 __all__ = ["connect", "open_connection"]
 
@@ -39,11 +40,15 @@ async def connect(
 ) -> AsyncIterator[Connection]:
     """Connect to the service at a URL; the connection is closed when the block ends.
 
+    The URL is ``ws://host:port/path``, ``wss://…``, ``tcp://host:port``, ``tls://host:port`` or
+    ``unix:///path/of/the/socket``; ``ssl_context`` is for ``wss`` and ``tls``, which verify the
+    server as ``ssl.create_default_context()`` does where none is given.
+
     The block begins when the other side has said hello. ``serving`` is a service that the other
     side may call back; ``metadata`` is what all calls are sent with, ``headers`` go with the
-    handshake. ``interceptors`` stand around every call that is made here, the first outermost.
-    Raises :exc:`Unavailable` if nobody answers at the URL or it is refused, and
-    :exc:`ValueError` for a URL or an option that cannot be.
+    handshake of a WebSocket; other transports have none. ``interceptors`` stand around every call
+    that is made here, the first outermost. Raises :exc:`Unavailable` if nobody answers at the URL
+    or it is refused, and :exc:`ValueError` for a URL or an option that cannot be.
 
     Leaving the block ends what still runs on either side, and waits for the other side at most
     ``limits.close_timeout`` seconds. Handlers of ``serving`` that clean up for longer are waited
@@ -74,9 +79,10 @@ async def connect(
 
 @asynccontextmanager
 async def open_connection(
-    transport: Transport,
+    transport: Transport | trio.abc.Stream,
     side: Side = "connecting",
     *,
+    encoding: Encoding | None = None,
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
@@ -84,20 +90,41 @@ async def open_connection(
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
 ) -> AsyncIterator[Connection]:
-    """Run a connection over a transport; one side of it connects, the other accepts.
+    """Run a connection over a transport, or over any byte stream; one side of it connects, the
+    other accepts.
+
+    ``encoding`` is for a stream: what the connecting side chooses, ``"msgpack"`` by default; an
+    accepting side takes what the other has chosen, unless it names one. A transport has its own.
+    Raises :exc:`ValueError` if it is another, :exc:`Unavailable` if the other side of a stream is
+    no server of streamrpc, and :exc:`RemoteProtocolError` if it is no client.
 
     The arguments are those of :func:`connect`; ``interceptors`` stand around the calls that the
-    connecting side makes, or around those that the accepting side serves. The transport is closed
-    when the block ends.
+    connecting side makes, or around those that the accepting side serves. The transport, or
+    the stream, is closed when the block ends.
     """
-    async with run_connection(
-        transport,
-        side,
-        table=None if serving is None else MethodTable.of(serving),
-        payloads=payloads_for(transport.encoding, converter),
-        limits=limits or Limits(),
-        metadata=metadata or {},
-        mask_errors=mask_errors,
-        interceptors=checked(interceptors),
-    ) as connection:
+    limits = limits or Limits()
+    opened: AbstractAsyncContextManager[Transport]
+    if isinstance(transport, Transport):
+        if encoding not in (None, transport.encoding):
+            raise ValueError(f"encoding is {encoding!r}, the transport's {transport.encoding!r}")
+        opened = nullcontext(transport)
+    else:
+        # What is wrong with the arguments is told before anything is said.
+        payloads_for(encoding or "msgpack", converter)
+        opened = open_stream(transport, side, encoding=encoding, limits=limits)
+    table = None if serving is None else MethodTable.of(serving)
+    interceptors = checked(interceptors)
+    async with (
+        opened as ready,
+        run_connection(
+            ready,
+            side,
+            table=table,
+            payloads=payloads_for(ready.encoding, converter),
+            limits=limits,
+            metadata=metadata or {},
+            mask_errors=mask_errors,
+            interceptors=interceptors,
+        ) as connection,
+    ):
         yield connection

@@ -154,9 +154,15 @@ async def serve(
     It returns when ``await server.drain()`` has come to its end.
 
     ``service`` is an object with ``@rpc`` methods, or a mapping of names to such objects and to
-    functions. Port 0 takes any that is free; ``server.url`` has the real one. ``converter`` adds
-    types that msgspec does not know; ``mask_errors`` keeps what handlers did not mean to tell.
-    ``interceptors`` stand around every call that is served, the first outermost.
+    functions. Port 0 takes any that is free; ``server.url`` has the real one.
+
+    The URL is ``ws://host:port/path`` (any path, if it has none), ``wss://…``,
+    ``tcp://host:port``, ``tls://host:port`` or ``unix:///path/of/the/socket``; ``wss`` and ``tls``
+    need an ``ssl_context``. The file of a Unix socket has the permissions that the umask leaves;
+    it is removed when serving ends, and one that a dead server has left behind is replaced.
+
+    ``converter`` adds types that msgspec does not know; ``mask_errors`` keeps what handlers did
+    not mean to tell. ``interceptors`` stand around every call that is served, the first outermost.
 
     Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL, and
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are

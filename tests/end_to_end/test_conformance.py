@@ -1,7 +1,8 @@
-"""What a call and a stream are to do, in both encodings, over memory and over WebSocket."""
+"""What a call and a stream are to do, in both encodings, over every transport."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.addresses import KINDS, address
 from tests.end_to_end.network import serving, until
 from trio_streamrpc import (
     Code,
@@ -128,14 +130,16 @@ async def over_memory(
 
 
 @asynccontextmanager
-async def over_websocket(
-    service: object, encoding: Any, limits: Limits | None = None, metadata: Any = None
+async def over_a_socket(
+    kind: str, service: object, encoding: Any, limits: Limits | None = None, metadata: Any = None
 ) -> AsyncIterator[Connection]:
-    async with (
-        serving(service, limits=limits) as server,
-        connect(server.url, encoding=encoding, limits=limits, metadata=metadata) as connection,
-    ):
-        yield connection
+    with address(kind) as (url, server_options, options):
+        options |= {"encoding": encoding, "limits": limits, "metadata": metadata}
+        async with (
+            serving(service, url, limits=limits, **server_options) as server,
+            connect(server.url, **options) as connection,
+        ):
+            yield connection
 
 
 @pytest.fixture(params=["msgpack", "json"])
@@ -144,7 +148,10 @@ def encoding(request: pytest.FixtureRequest) -> str:
     return chosen
 
 
-@pytest.fixture(params=[over_memory, over_websocket], ids=["memory", "websocket"])
+OPENERS = {"memory": over_memory} | {kind: functools.partial(over_a_socket, kind) for kind in KINDS}
+
+
+@pytest.fixture(params=[*OPENERS.values()], ids=[*OPENERS])
 def opened(request: pytest.FixtureRequest, encoding: str) -> Callable[..., Any]:
     """Opens a connection to a service, in each way that there is."""
 

@@ -10,28 +10,11 @@ from typing import Any
 
 import pytest
 import trio
-import trustme
 
+from tests.addresses import client_context, server_context
 from tests.end_to_end.network import raw_client, relaying, reset, serving
 from tests.service import Service
 from trio_streamrpc import ConnectionLost, Limits, Unavailable, connect
-
-AUTHORITY = trustme.CA()
-
-
-def server_context(
-    *names: str, authority: trustme.CA = AUTHORITY, **options: Any
-) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert(*(names or ("127.0.0.1", "localhost")), **options).configure_cert(context)
-    return context
-
-
-def client_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context
-
 
 WSS = "wss://127.0.0.1:0"
 

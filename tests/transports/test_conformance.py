@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -10,11 +12,15 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints
 
+from tests.addresses import KINDS, address
 from trio_streamrpc.errors import ConnectionLost
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
-from trio_streamrpc.transports import memory, websocket
+from trio_streamrpc.protocol.endpoint import Side
+from trio_streamrpc.transports import memory
 from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.bytestream import open_stream
+from trio_streamrpc.transports.urls import scheme_of
 
 Opener = Callable[[Encoding], AbstractAsyncContextManager[tuple[Transport, Transport]]]
 
@@ -25,14 +31,57 @@ async def open_memory(encoding: Encoding) -> AsyncIterator[tuple[Transport, Tran
 
 
 @asynccontextmanager
-async def open_websocket(encoding: Encoding) -> AsyncIterator[tuple[Transport, Transport]]:
+async def open_pipes(encoding: Encoding) -> AsyncIterator[tuple[Transport, Transport]]:
+    """Over a stream of bytes that has no URL: two pipes, as between a process and its child."""
+    (reads_here, writes_there), (reads_there, writes_here) = os.pipe(), os.pipe()
+    make = trio.lowlevel.FdStream
+    ends = (
+        trio.StapledStream(make(writes_here), make(reads_here)),
+        trio.StapledStream(make(writes_there), make(reads_there)),
+    )
+    limits = Limits(close_timeout=1)
+
+    async def open_end(
+        side: Side, stream: trio.abc.Stream, task_status: trio.TaskStatus[Transport]
+    ) -> None:
+        async with open_stream(stream, side, encoding=encoding, limits=limits) as transport:
+            task_status.started(transport)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        opened: list[Transport] = []
+
+        async def start() -> None:
+            opened.append(await nursery.start(open_end, "accepting", ends[1]))
+            there.set()
+
+        there = trio.Event()
+        nursery.start_soon(start)
+        here = await nursery.start(open_end, "connecting", ends[0])
+        await there.wait()
+        yield here, opened[0]
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_socket(kind: str, encoding: Encoding) -> AsyncIterator[tuple[Transport, Transport]]:
     """Over a real socket."""
-    [listener], url = await websocket.listen("ws://127.0.0.1:0")
+    with address(kind) as (url, server_options, options):
+        async with open_at(url, server_options, options, encoding) as ends:
+            yield ends
+
+
+@asynccontextmanager
+async def open_at(
+    url: str, server_options: Any, options: Any, encoding: Encoding
+) -> AsyncIterator[tuple[Transport, Transport]]:
+    scheme = scheme_of(url)
+    [listener], url = await scheme.listen(url, **server_options)
     limits = Limits(close_timeout=1)
 
     async def accept(task_status: trio.TaskStatus[Transport]) -> None:
         stream = await listener.accept()
-        async with websocket.accept_websocket(stream, path="/", limits=limits) as transport:
+        async with scheme.accept(stream, path="/", limits=limits) as transport:
             assert transport is not None
             task_status.started(transport)
             await trio.sleep_forever()
@@ -46,7 +95,7 @@ async def open_websocket(encoding: Encoding) -> AsyncIterator[tuple[Transport, T
 
         there = trio.Event()
         nursery.start_soon(start)
-        async with websocket.connect_websocket(url, encoding=encoding, limits=limits) as here:
+        async with scheme.connect(url, encoding=encoding, limits=limits, **options) as here:
             await there.wait()
             yield here, accepted[0]
         nursery.cancel_scope.cancel()
@@ -59,7 +108,14 @@ def encoding(request: pytest.FixtureRequest) -> Encoding:
     return chosen
 
 
-@pytest.fixture(params=[open_memory, open_websocket], ids=["memory", "websocket"])
+OPENERS: dict[str, Opener] = {
+    "memory": open_memory,
+    "pipes": open_pipes,
+    **{kind: functools.partial(open_socket, kind) for kind in KINDS},
+}
+
+
+@pytest.fixture(params=[*OPENERS.values()], ids=[*OPENERS])
 async def pair(
     request: pytest.FixtureRequest, encoding: Encoding
 ) -> AsyncIterator[tuple[Transport, Transport]]:
@@ -139,10 +195,12 @@ async def test_a_receive_that_is_cancelled_has_taken_nothing(
                 await here.send(made(encoding, str(number)))
 
         nursery.start_soon(send)
+        attempts = 0
         while len(taken) < 300:
+            attempts += 1
             # The scope is cancelled at every point at which a message may come in.
             with trio.CancelScope() as scope:
-                nursery.start_soon(cancel_soon, scope, len(taken) % 7)
+                nursery.start_soon(cancel_soon, scope, attempts % 7)
                 while True:
                     taken.append(await there.receive())
     assert taken == [made(encoding, str(number)) for number in range(300)]

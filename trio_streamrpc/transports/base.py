@@ -9,7 +9,12 @@ import trio
 
 from trio_streamrpc.protocol.codecs import Encoding
 
-__all__ = ["Transport"]
+__all__ = ["MESSAGE_SLACK", "Transport"]
+
+#: A message that is just too long shall get as far as the codec, which answers as the protocol
+#: says; what is longer than its limit by more than this is cut off by the transport. (Some count
+#: characters, too, where the codec counts bytes.)
+MESSAGE_SLACK = 4096
 
 
 class Transport(trio.abc.AsyncResource):

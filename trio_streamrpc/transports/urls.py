@@ -1,4 +1,4 @@
-"""Which transport a URL means: a line for each scheme."""
+"""Which transport a URL means: a line for each scheme; and the one over a stream without a URL."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from trio_streamrpc.transports import websocket
+from trio_streamrpc.transports import bytestream, websocket
 from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.bytestream import open_stream as open_stream
 
-__all__ = ["Scheme", "scheme_of"]
+__all__ = ["Scheme", "open_stream", "scheme_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,14 @@ class Scheme:
 
 
 _WEBSOCKET = Scheme(websocket.connect_websocket, websocket.listen, websocket.accept_websocket)
+_BYTE_STREAM = Scheme(bytestream.connect_stream, bytestream.listen, bytestream.accept_stream)
 
 SCHEMES: dict[str, Scheme] = {
     "ws": _WEBSOCKET,
     "wss": _WEBSOCKET,
+    "tcp": _BYTE_STREAM,
+    "tls": _BYTE_STREAM,
+    "unix": _BYTE_STREAM,
 }
 
 

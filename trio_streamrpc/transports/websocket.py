@@ -15,7 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import trio
 import trio_websocket
@@ -31,19 +31,25 @@ from trio_streamrpc.errors import (
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
-from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport
+from trio_streamrpc.transports.sockets import (
+    address_in,
+    connect_tcp,
+    listen_tcp,
+    peer_name,
+    start_tls,
+)
 
 __all__ = ["SUBPROTOCOLS", "WebSocketTransport", "accept_websocket", "connect_websocket", "listen"]
+
+#: The default ports are those of HTTP and HTTPS.
+DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 #: R3: the encoding is negotiated as the subprotocol.
 SUBPROTOCOLS: dict[str, Encoding] = {
     "streamrpc.1.msgpack": "msgpack",
     "streamrpc.1.json": "json",
 }
-
-#: trio-websocket counts characters, the codec bytes: a message just too long shall get as far as
-#: the codec, which answers as the protocol says. What is longer is cut off by trio-websocket.
-MESSAGE_SLACK = 4096
 
 #: What stands in a URL as it is; anything else is percent-encoded, as browsers do.
 URL_CHARACTERS = "/!$%&'()*+,-.:;=?@_~"
@@ -187,7 +193,7 @@ async def connect_websocket(
     Raises :exc:`Unavailable` if nobody answers, and what the HTTP status says if it is refused.
     """
     parts = urlsplit(url)
-    host, port = _address(parts, url)
+    host, port = address_in(parts, url, default_port=DEFAULT_PORTS[parts.scheme])
     if ssl_context is not None and parts.scheme == "ws":
         raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
     resource = quote(parts.path or "/", safe=URL_CHARACTERS)
@@ -196,7 +202,9 @@ async def connect_websocket(
     extra_headers = _encoded(headers)
     async with open_background_nursery() as background:
         with trio.move_on_after(limits.handshake_timeout) as handshake:
-            stream = await _connect_stream(parts.scheme, host, port, ssl_context, url)
+            stream: trio.abc.Stream = await connect_tcp(url, host, port)
+            if parts.scheme == "wss":
+                stream = await start_tls(url, host, stream, ssl_context, https_compatible=True)
             counted = CountedStream(stream, 2 * limits.max_message_bytes)
             guard = _Guard(background, counted)
             socket = None
@@ -249,7 +257,7 @@ async def accept_websocket(
     subprotocol of R3 with 400.
     """
     counted = CountedStream(stream, 2 * limits.max_message_bytes)
-    remote = _peer_name(stream)
+    remote = peer_name(stream)
     try:
         async with open_background_nursery() as background:
             guard = _Guard(background, counted)
@@ -303,66 +311,15 @@ async def listen(
     Raises :exc:`OSError` if the address cannot be had, as Trio does.
     """
     parts = urlsplit(url)
-    host, port = _address(parts, url)
+    host, port = address_in(parts, url, default_port=DEFAULT_PORTS[parts.scheme])
     if (ssl_context is None) == (parts.scheme == "wss"):
         raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
-    listeners = await trio.open_tcp_listeners(port, host=host)
-    port = await _agree_on_port(listeners)
-    shown = f"[{host}]" if ":" in host else host
-    real = parts._replace(netloc=f"{shown}:{port}").geturl()
+    listeners, real = await listen_tcp(parts, host, port)
     if ssl_context is None:
         return list(listeners), real
     return [
         trio.SSLListener(listener, ssl_context, https_compatible=True) for listener in listeners
     ], real
-
-
-async def _agree_on_port(listeners: list[trio.SocketListener]) -> int:
-    """One port for all addresses of a name: asked for any, each has got another one."""
-    port: int = listeners[0].socket.getsockname()[1]
-    try:
-        for number, listener in enumerate(listeners):
-            address = listener.socket.getsockname()
-            if address[1] != port:
-                await listener.aclose()
-                [listeners[number]] = await trio.open_tcp_listeners(port, host=address[0])
-    except BaseException:
-        for listener in listeners:
-            await trio.aclose_forcefully(listener)
-        raise
-    return port
-
-
-def _address(parts: SplitResult, url: str) -> tuple[str, int]:
-    if parts.hostname is None:
-        raise ValueError(f"{url!r} names no host; a URL looks like ws://127.0.0.1:8765")
-    try:
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{url!r}: {error}") from None
-    return parts.hostname, port if port is not None else (443 if parts.scheme == "wss" else 80)
-
-
-async def _connect_stream(
-    scheme: str, host: str, port: int, ssl_context: ssl.SSLContext | None, url: str
-) -> trio.abc.Stream:
-    try:
-        stream = await trio.open_tcp_stream(host, port)
-    except OSError as error:
-        raise Unavailable(f"cannot connect to {url}: {error}") from None
-    if scheme == "ws":
-        return stream
-    context = ssl_context or ssl.create_default_context()
-    secure = trio.SSLStream(stream, context, server_hostname=host, https_compatible=True)
-    try:
-        await secure.do_handshake()
-    except trio.BrokenResourceError as error:
-        await trio.aclose_forcefully(secure)
-        raise Unavailable(f"cannot connect to {url}: {error.__cause__ or error}") from None
-    except BaseException:
-        await trio.aclose_forcefully(secure)
-        raise
-    return secure
 
 
 def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
@@ -383,17 +340,6 @@ def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
 def _path_of(request: trio_websocket.WebSocketRequest) -> str:
     # Not urlsplit(): what the other side sent may be no URL at all.
     return unquote(request.path.partition("?")[0])
-
-
-def _peer_name(stream: trio.abc.Stream) -> str:
-    inner = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-    if not isinstance(inner, trio.SocketStream):
-        return "?"
-    try:
-        name = inner.socket.getpeername()
-    except OSError:
-        return "?"
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name)
 
 
 def _encoded(

@@ -1,0 +1,476 @@
+"""Messages over a stream of bytes: TCP, TLS, Unix sockets, or whatever Trio has (R3).
+
+Each side first says five bytes, the connecting side first; then each message has its length in
+front. What is read is kept as it came, and cut up in place: a message is copied once, or twice
+where it came in pieces, and never has more memory than what of it has arrived.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import trio
+
+from trio_streamrpc.errors import ConnectionLost, RemoteProtocolError, RpcError, Unavailable
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.protocol.endpoint import Side
+from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport
+from trio_streamrpc.transports.sockets import (
+    OrderlyListener,
+    OrderlyStream,
+    address_in,
+    connect_tcp,
+    listen_tcp,
+    peer_name,
+    start_tls,
+)
+from trio_streamrpc.transports.unix import connect_unix, listen_unix, path_in
+
+__all__ = [
+    "ByteStreamTransport",
+    "MessageBuffer",
+    "accept_stream",
+    "connect_stream",
+    "listen",
+    "open_stream",
+]
+
+#: R3: what each side says first.
+PREFACES: dict[Encoding, bytes] = {"msgpack": b"TSR1m", "json": b"TSR1j"}
+PREFACE_BYTES = 5
+
+#: The length in front of a message, in bytes.
+HEADER_BYTES = 4
+
+#: A message of so many bytes is sent beside its header, and not copied behind it.
+LARGE_BYTES = 8192
+
+#: What becomes of a stream below, whatever it is.
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
+
+
+class MessageBuffer:
+    """What has arrived and was not taken yet, and the messages in it."""
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        #: What came last, how much of it is used up, and where the message there ends.
+        self._data = b""
+        self._start = 0
+        self._end = 0
+        #: A message that came in pieces, with its header.
+        self._pieces = bytearray()
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces) or self._start < len(self._data)
+
+    def feed(self, data: bytes | bytearray) -> None:
+        """Put in what has arrived; there must be no whole message as yet."""
+        self._data = bytes(data)
+        self._start = 0
+
+    def find(self) -> bool:
+        """Whether there is a whole message; else what there is of one is kept.
+
+        Raises :exc:`RemoteProtocolError` for one that is too long, as soon as its length is known.
+        """
+        if self._pieces:
+            return self._gather()
+        data, start = self._data, self._start
+        body = start + HEADER_BYTES
+        if body <= len(data):
+            end = body + self._length(data[start:body])
+            if end <= len(data):
+                self._end = end
+                return True
+        if start < len(data):
+            self._gather()
+        return False
+
+    def _gather(self) -> bool:
+        """Move what there is of a message to its pieces."""
+        pieces = self._pieces
+        if len(pieces) < HEADER_BYTES:
+            self._move(HEADER_BYTES - len(pieces))
+            if len(pieces) < HEADER_BYTES:
+                return False
+        missing = HEADER_BYTES + self._length(pieces[:HEADER_BYTES]) - len(pieces)
+        if missing:
+            missing -= self._move(missing)
+        return missing == 0
+
+    def _move(self, number: int) -> int:
+        start = self._start
+        with memoryview(self._data) as view:
+            moved = view[start : start + number]
+            self._pieces += moved
+            number = len(moved)
+            moved.release()
+        self._start = start + number
+        if self._start == len(self._data):
+            self._data = b""
+            self._start = 0
+        return number
+
+    def take(self) -> bytes:
+        """The message that was found."""
+        if self._pieces:
+            with memoryview(self._pieces) as view:
+                message = bytes(view[HEADER_BYTES:])
+            self._pieces = bytearray()
+            return message
+        data, end = self._data, self._end
+        message = data[self._start + HEADER_BYTES : end]
+        if end == len(data):
+            # Nothing is kept until more comes, which may be far off.
+            self._data = b""
+            end = 0
+        self._start = end
+        return message
+
+    def _length(self, header: bytes | bytearray) -> int:
+        length = int.from_bytes(header, "big")
+        if length > self._max_message_bytes + MESSAGE_SLACK:
+            raise RemoteProtocolError(
+                f"message of {length} bytes is above the limit of {self._max_message_bytes}",
+                close_code=1009,
+            )
+        return length
+
+
+class ByteStreamTransport(Transport):
+    """Messages with their length in front, over a stream on which both sides' prefaces were said.
+
+    ``begun`` is what was received behind the preface.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        encoding: Encoding,
+        remote: str,
+        limits: Limits,
+        begun: bytes = b"",
+    ) -> None:
+        self._stream = stream
+        self._socket = stream.socket if isinstance(stream, OrderlyStream) else None
+        self._close_timeout = limits.close_timeout
+        self._buffer = MessageBuffer(limits.max_message_bytes)
+        self._buffer.feed(begun)
+        self.encoding = encoding
+        self.remote = remote
+        self.last_heard = trio.current_time()
+        #: Whether a message is being sent, and who waits for its end.
+        self._sending = False
+        self._sent = trio.Event()
+        #: Whether a message was not sent to its end: there can be no other.
+        self._torn = False
+        self._closing = False
+        self._closed = trio.Event()
+
+    async def send(self, message: bytes | str) -> None:
+        if self._closing or self._torn:
+            await trio.lowlevel.checkpoint()
+            raise self._lost()
+        data = message.encode() if isinstance(message, str) else message
+        header = len(data).to_bytes(HEADER_BYTES, "big")
+        self._sending = True
+        self._torn = True
+        try:
+            if self._socket is not None:
+                await _send_on_socket(self._socket, header, data)
+            else:
+                await self._stream.send_all(header + data)
+            self._torn = False
+        except BROKEN:
+            raise self._lost() from None
+        finally:
+            self._sending = False
+            if self._closing:
+                self._sent.set()
+
+    async def receive(self) -> bytes | str:
+        if self._closing:
+            await self._closed.wait()
+            raise self._lost()
+        buffer = self._buffer
+        if buffer.find():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._receive_more()
+        message = buffer.take()
+        if self.encoding == "msgpack":
+            return message
+        try:
+            return message.decode()
+        except UnicodeDecodeError as error:
+            raise RemoteProtocolError(
+                f"a message is not UTF-8: {error.reason}", close_code=1007
+            ) from None
+
+    async def _receive_more(self) -> None:
+        """Read until there is a whole message; if this is cancelled, what was read is kept."""
+        buffer, stream = self._buffer, self._stream
+        while True:
+            try:
+                data = await stream.receive_some()
+            except BROKEN:
+                raise self._lost() from None
+            if not data:
+                raise ConnectionLost(
+                    "the connection broke in the middle of a message"
+                    if buffer
+                    else "the other side closed the connection"
+                )
+            self.last_heard = trio.current_time()
+            buffer.feed(data)
+            if buffer.find():
+                return
+
+    async def aclose(self) -> None:
+        """Close the stream; what was sent before arrives, if the other side takes it in time.
+
+        A byte stream has no place for ``close_code``. What the other side still sends is dropped.
+        """
+        try:
+            if not self._closing:
+                self._closing = True
+                with trio.move_on_after(self._close_timeout):
+                    if self._sending:
+                        await self._sent.wait()
+                    if not self._torn:
+                        await self._stream.aclose()
+        except BROKEN:
+            pass
+        finally:
+            try:
+                await trio.aclose_forcefully(self._stream)
+            finally:
+                self._closed.set()
+        await trio.lowlevel.checkpoint()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost(
+            "the transport was closed" if self._closing else "the connection broke"
+        )
+
+
+async def _send_on_socket(
+    socket: trio.socket.SocketType, header: bytes, data: bytes | bytearray
+) -> None:
+    if len(data) < LARGE_BYTES or not hasattr(socket, "sendmsg"):
+        data = header + data
+        sent = await socket.send(data)
+    else:
+        sent = await socket.sendmsg((header, data)) - HEADER_BYTES
+        if sent < 0:
+            data = header[sent:] + data
+            sent = 0
+    if sent < len(data):
+        with memoryview(data) as view:
+            while sent < len(view):
+                with view[sent:] as rest:
+                    sent += await socket.send(rest)
+
+
+# --- both sides' prefaces
+
+
+def _orderly(stream: trio.abc.Stream) -> trio.abc.Stream:
+    return OrderlyStream(stream) if isinstance(stream, trio.abc.HalfCloseableStream) else stream
+
+
+async def _receive_preface(stream: trio.abc.Stream) -> tuple[Encoding | None, bytes]:
+    """The encoding that was asked for, and what came behind; None, and what came instead."""
+    data = b""
+    while len(data) < PREFACE_BYTES and any(each.startswith(data) for each in PREFACES.values()):
+        more = await stream.receive_some()
+        if not more:
+            break
+        data += more
+    for encoding, preface in PREFACES.items():
+        if data.startswith(preface):
+            return encoding, data[PREFACE_BYTES:]
+    return None, data
+
+
+async def _greet(
+    stream: trio.abc.Stream, encoding: Encoding, *, name: str, remote: str, limits: Limits
+) -> ByteStreamTransport:
+    """The connecting side: it speaks first, and is answered the same."""
+    answered: Encoding | None = None
+    begun = b""
+    try:
+        await stream.send_all(PREFACES[encoding])
+        answered, begun = await _receive_preface(stream)
+    except BROKEN:
+        # Its end, in whatever way, is an answer.
+        pass
+    if answered != encoding:
+        said = f"it answered {begun[:40]!r}" if begun else "it closed the connection"
+        raise Unavailable(f"{name} is no server of streamrpc: {said}")
+    return ByteStreamTransport(stream, encoding=encoding, remote=remote, limits=limits, begun=begun)
+
+
+async def _answer(
+    stream: trio.abc.Stream, encoding: Encoding | None, *, limits: Limits
+) -> ByteStreamTransport | None:
+    """The accepting side: None if the other is no client, or wants an encoding other than that."""
+    try:
+        if isinstance(stream, trio.SSLStream):
+            await stream.do_handshake()
+        asked, begun = await _receive_preface(stream)
+        if asked is None or encoding not in (None, asked):
+            return None
+        await stream.send_all(PREFACES[asked])
+    except BROKEN:
+        return None
+    return ByteStreamTransport(
+        stream, encoding=asked, remote=peer_name(stream), limits=limits, begun=begun
+    )
+
+
+# --- what connect(), serve() and open_connection() do
+
+
+@asynccontextmanager
+async def connect_stream(
+    url: str,
+    *,
+    encoding: Encoding,
+    limits: Limits,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[ByteStreamTransport]:
+    """Connect to a ``tcp://``, ``tls://`` or ``unix://`` URL; closed when the block ends.
+
+    Raises :exc:`Unavailable` if nobody answers, or somebody else, and :exc:`ValueError` for
+    ``headers``, which a byte stream has no place for.
+    """
+    scheme, address = _address(url)
+    if tuple(headers):
+        raise ValueError(f"headers were given for {url!r}, which has none")
+    if ssl_context is not None and scheme != "tls":
+        raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
+    stream: trio.abc.Stream | None = None
+    transport: ByteStreamTransport | None = None
+    try:
+        with trio.move_on_after(limits.handshake_timeout):
+            if isinstance(address, str):
+                stream = OrderlyStream(await connect_unix(url, address))
+                remote = address
+            else:
+                host, port = address
+                stream = OrderlyStream(await connect_tcp(url, host, port))
+                remote = f"{host}:{port}"
+                if scheme == "tls":
+                    stream = await start_tls(url, host, stream, ssl_context, https_compatible=False)
+            transport = await _greet(stream, encoding, name=url, remote=remote, limits=limits)
+        if transport is None:
+            raise Unavailable(f"{url} did not answer within {limits.handshake_timeout} s")
+        yield transport
+    finally:
+        await _close_by_force(stream)
+
+
+@asynccontextmanager
+async def accept_stream(
+    stream: trio.abc.Stream, *, path: str, limits: Limits
+) -> AsyncIterator[ByteStreamTransport | None]:
+    """Hear what a client says first on a stream just accepted; None if it is no client of ours.
+
+    ``path`` is what other transports look at: on a byte stream there is one service.
+    """
+    stream = _orderly(stream)
+    transport: ByteStreamTransport | None = None
+    try:
+        with trio.move_on_after(limits.handshake_timeout):
+            transport = await _answer(stream, None, limits=limits)
+        yield transport
+    finally:
+        await _close_by_force(stream)
+
+
+@asynccontextmanager
+async def open_stream(
+    stream: trio.abc.Stream, side: Side, *, encoding: Encoding | None, limits: Limits
+) -> AsyncIterator[ByteStreamTransport]:
+    """A transport over any stream of Trio's; the stream is closed when the block ends.
+
+    The connecting side chooses the encoding, msgpack by default; an accepting side that names one
+    takes no other. Raises :exc:`Unavailable` if the other side is no server of streamrpc, and
+    :exc:`RemoteProtocolError` if it is no client.
+    """
+    if encoding is not None and encoding not in PREFACES:
+        raise ValueError(f'encoding must be "msgpack" or "json", not {encoding!r}')
+    stream = _orderly(stream)
+    transport: ByteStreamTransport | None = None
+    name = peer_name(stream)
+    try:
+        with trio.move_on_after(limits.handshake_timeout) as handshake:
+            if side == "connecting":
+                transport = await _greet(
+                    stream, encoding or "msgpack", name=name, remote=name, limits=limits
+                )
+            else:
+                transport = await _answer(stream, encoding, limits=limits)
+        if transport is None:
+            raise _refused(side, name, limits, late=handshake.cancelled_caught)
+        yield transport
+    finally:
+        await _close_by_force(stream)
+
+
+def _refused(side: Side, name: str, limits: Limits, *, late: bool) -> RpcError:
+    if side == "connecting":
+        return Unavailable(f"{name} did not answer within {limits.handshake_timeout} s")
+    if late:
+        said = f"nothing was said within {limits.handshake_timeout} s"
+    else:
+        said = f"{name} is no client of streamrpc, or asks for another encoding"
+    return RemoteProtocolError(said)
+
+
+async def listen(
+    url: str, *, ssl_context: ssl.SSLContext | None = None
+) -> tuple[list[trio.abc.Listener[Any]], str]:
+    """Listen at a ``tcp://``, ``tls://`` or ``unix://`` URL; gives the listeners and the real URL.
+
+    Raises :exc:`OSError` if the address cannot be had, as Trio does.
+    """
+    scheme, address = _address(url)
+    if (ssl_context is None) == (scheme == "tls"):
+        raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
+    if isinstance(address, str):
+        return [await listen_unix(url, address)], url
+    listeners, real = await listen_tcp(urlsplit(url), *address)
+    if ssl_context is None:
+        return list(listeners), real
+    return [
+        trio.SSLListener(OrderlyListener(each), ssl_context, https_compatible=False)
+        for each in listeners
+    ], real
+
+
+def _address(url: str) -> tuple[str, str | tuple[str, int]]:
+    """The scheme, and a path or host and port."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.scheme, path_in(url)
+    address = address_in(parts, url, default_port=None)
+    if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{url!r} has more than a host and a port")
+    return parts.scheme, address
+
+
+async def _close_by_force(stream: trio.abc.Stream | None) -> None:
+    # Shielded, or a cancellation would take the place of what the block has raised.
+    if stream is not None:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
