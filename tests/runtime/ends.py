@@ -34,6 +34,7 @@ class Wire(Transport):
         self.inner = inner
         self.encoding = inner.encoding
         self.remote = inner.remote
+        self.sends_nowait = inner.sends_nowait
         self.frames: list[dict[str, Any]] = []
         self.bytes = bytearray()
         #: How many messages that were.
@@ -57,10 +58,19 @@ class Wire(Transport):
         """The frames of these kinds that were sent so far."""
         return [frame for frame in self.frames if frame["type"] in kinds]
 
-    async def send(self, message: bytes | str) -> None:
+    def send_nowait(self, message: bytes | str) -> bool:
+        if not self._free.is_set() or not self.inner.send_nowait(message):
+            return False
+        self._note(message)
+        return True
+
+    def _note(self, message: bytes | str) -> None:
         self.messages += 1
         self.frames += read(message)
         self.bytes += message.encode() if isinstance(message, str) else message
+
+    async def send(self, message: bytes | str) -> None:
+        self._note(message)
         await self._free.wait()
         await self.inner.send(message)
 

@@ -134,7 +134,10 @@ class Callee:
         if handler.export is not None:
             handler.export.stopped(handler)
         self.check_idle()
-        self._connection.wake_writer()
+        if self._handlers:
+            self._connection.wake_writer()
+        else:
+            self._connection.writer.push()
 
     def on_cancel(self, frame: Cancel) -> None:
         handler = self._handlers.get(frame.id)

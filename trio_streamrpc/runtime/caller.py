@@ -116,7 +116,10 @@ class Caller:
         pending = _Pending(ticket.place)
         exchange = self._open(request, ticket, timeout=ticket.timeout)
         self._pending[exchange.id] = pending
-        self.connection.wake_writer()
+        if len(self._pending) == 1:
+            self.connection.writer.push()
+        else:
+            self.connection.wake_writer()
 
         def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
             pending.task = None

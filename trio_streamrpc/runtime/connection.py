@@ -1,15 +1,14 @@
-"""A connection: the reader, the writer, and the end.
+"""A connection: the reader, and the end.
 
-The reader demultiplexes frames and never waits for the application (R17); the writer is the only
-task that writes, and nothing cancels it in the middle of a message; both outlive a cancellation of
-the block that owns the connection until the handlers have stopped and what they had to say is
-written.
+The reader demultiplexes frames and never waits for the application (R17); it and the writer
+(:mod:`.writer`) outlive a cancellation of the block that owns the connection until the handlers
+have stopped and what they had to say is written.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,7 @@ from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
 from trio_streamrpc.runtime.keepalive import keep_alive
 from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.proxies import Face
+from trio_streamrpc.runtime.writer import LAST_WORD, Writer
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import MethodTable
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from trio_streamrpc.transports.base import Transport
 
 __all__ = ["Connection"]
-
-#: How long a connection that is cancelled, or that fails, may take to say a last word.
-LAST_WORD = 1.0
 
 
 class Connection(Face):
@@ -85,13 +82,13 @@ class Connection(Face):
         #: Set once both sides have said hello, or never will (R25).
         self.greeted = trio.Event()
         self._closed = trio.Event()
-        #: Where the writer waits for something to write, and the reader for it to be written.
-        self._writer = Parking()
-        self._reader = Parking()
-        #: When the message began that is being written now, on Trio's clock.
-        self.writing_since: float | None = None
-        self._flushed: trio.Event | None = None
-        self._heard = trio.current_time()
+        self.writer = Writer(self)
+        #: Something may have been put into the outbox.
+        self.wake_writer: Callable[[], None] = self.writer.wake
+        #: Where the reader waits for what was said to be written.
+        self._brake = Parking()
+        self._now = trio.lowlevel.current_clock().current_time
+        self._heard = self._now()
         self._shutting = False
         #: Set while the transport says goodbye: it is not to be closed by force meanwhile.
         self._parting = False
@@ -201,7 +198,7 @@ class Connection(Face):
     def start(self) -> None:
         """Start the connection's tasks."""
         self.nursery.start_soon(self._read, name="streamrpc reader")
-        self.nursery.start_soon(self._write, name="streamrpc writer")
+        self.nursery.start_soon(self.writer.run, name="streamrpc writer")
         self.nursery.start_soon(keep_alive, self, name="streamrpc keepalive")
 
     async def wait_greeted(self) -> None:
@@ -230,7 +227,7 @@ class Connection(Face):
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
                     while endpoint.outbox.control_bytes > limit:
-                        await self._reader.park()
+                        await self._brake.park()
         except RemoteProtocolError as error:
             if not endpoint.failed:
                 endpoint.fail(error)
@@ -250,58 +247,23 @@ class Connection(Face):
     def _take_in(self, message: bytes | str) -> None:
         """Act on one message; nothing of it is kept until the next, which may be far off."""
         endpoint, handlers = self.endpoint, self._handlers
-        self._heard = now = trio.current_time()
+        self._heard = now = self._now()
         for event in endpoint.receive(message, now):
             handlers[event.kind](event)
         if endpoint.outbox.granted or endpoint.departed:
             self.caller.collect()
         self.callee.check_idle()
 
-    def wake_writer(self) -> None:
-        """Something may have been put into the outbox."""
-        self._writer.unpark()
-
-    async def _write(self) -> None:
-        endpoint, transport = self.endpoint, self.transport
-        try:
-            while True:
-                message = endpoint.next_message()
-                if message is None:
-                    if self._flushed is not None:
-                        self._flushed.set()
-                        self._flushed = None
-                    await self._writer.park()
-                    continue
-                if endpoint.outbox.unblocked:
-                    for id in endpoint.unblocked():
-                        self.callee.on_credit(id)
-                self.writing_since = trio.current_time()
-                await transport.send(message)
-                self.writing_since = None
-                if endpoint.departed or endpoint.outbox.granted:
-                    self.caller.collect()
-                self._reader.unpark()
-        except ConnectionLost as error:
-            self.writing_since = None
-            # What had arrived by then is still to be read: it is the reader that finds the end.
-            with trio.move_on_after(LAST_WORD):
-                await self._closed.wait()
-            self.lose(error)
-        except Exception as error:
-            self.writing_since = None
-            LOGGER.exception("the connection with %s failed", self.remote)
-            self.lose(InternalError(f"the connection failed: {type(error).__name__}"))
+    def on_written(self) -> None:
+        """The writer has written a message: others may go on."""
+        if self.endpoint.departed or self.endpoint.outbox.granted:
+            self.caller.collect()
+        self._brake.unpark()
 
     async def flush(self) -> None:
         """Wait until all that waits to be written is with the transport."""
-        if self._lost is None and (self.endpoint.outbox or self.writing_since is not None):
-            self.wake_writer()
-            await self._next_flush()
-
-    async def _next_flush(self) -> None:
-        if self._flushed is None:
-            self._flushed = trio.Event()
-        await self._flushed.wait()
+        if self._lost is None:
+            await self.writer.flush()
 
     @property
     def last_heard(self) -> float:
@@ -367,17 +329,15 @@ class Connection(Face):
         self.callee.check_idle()
         self.greeted.set()
         self._closed.set()
-        if self._flushed is not None:
-            self._flushed.set()
-            self._flushed = None
+        self.writer.release()
         return True
 
     async def _say_last_word(self, said: trio.Event) -> None:
         try:
             with trio.move_on_after(LAST_WORD):
                 self.wake_writer()
-                while self.endpoint.outbox or self.writing_since is not None:
-                    await self._next_flush()
+                while not self.writer.idle:
+                    await self.writer.next_flush()
                 await self.transport.aclose()
             await trio.aclose_forcefully(self.transport)
         finally:

@@ -25,7 +25,7 @@ async def keep_alive(connection: Connection) -> None:
     await connection.greeted.wait()  # R25: nothing is said before hello
     asked: float | None = None
     while True:
-        now, heard, writing = trio.current_time(), connection.last_heard, connection.writing_since
+        now, heard, writing = trio.current_time(), connection.last_heard, connection.writer.since
         if asked is not None and heard >= asked:
             asked = None
         if asked is None and now >= heard + interval:

@@ -38,6 +38,17 @@ class Transport(trio.abc.AsyncResource):
     close_code: int = 1000
     close_reason: str = ""
 
+    #: Whether :meth:`send_nowait` may ever succeed.
+    sends_nowait: bool = False
+
+    def send_nowait(self, message: bytes | str) -> bool:
+        """Send one message without waiting; not while another is being sent.
+
+        False if that cannot be done, or not for all of it: then :meth:`send` has to be called with
+        the same message, before any other, and sends what is left of it.
+        """
+        return False
+
     @abstractmethod
     async def send(self, message: bytes | str) -> None:
         """Send one message. If this is cancelled, the transport is of no use any more."""

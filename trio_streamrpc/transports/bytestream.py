@@ -7,6 +7,7 @@ where it came in pieces, and never has more memory than what of it has arrived.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -166,6 +167,9 @@ class ByteStreamTransport(Transport):
         self.encoding = encoding
         self.remote = remote
         self.last_heard = trio.current_time()
+        self.sends_nowait = self._socket is not None and os.name == "posix"
+        #: How much of the next message was sent already.
+        self._begun = 0
         #: Whether a message is being sent, and who waits for its end.
         self._sending = False
         self._sent = trio.Event()
@@ -174,8 +178,25 @@ class ByteStreamTransport(Transport):
         self._closing = False
         self._closed = trio.Event()
 
+    def send_nowait(self, message: bytes | str) -> bool:
+        if self._socket is None or self._closing or self._torn:
+            return False
+        data = message.encode() if isinstance(message, str) else message
+        whole = len(data).to_bytes(HEADER_BYTES, "big") + data
+        try:
+            self._begun = os.write(self._socket.fileno(), whole)
+        except OSError:
+            # Full, or broken: send() waits, or tells.
+            return False
+        # The rest of it may never come.
+        self._torn = self._begun < len(whole)
+        if not self._torn:
+            self._begun = 0
+        return not self._torn
+
     async def send(self, message: bytes | str) -> None:
-        if self._closing or self._torn:
+        begun, self._begun = self._begun, 0
+        if self._closing or (self._torn and not begun):
             await trio.lowlevel.checkpoint()
             raise self._lost()
         data = message.encode() if isinstance(message, str) else message
@@ -183,7 +204,9 @@ class ByteStreamTransport(Transport):
         self._sending = True
         self._torn = True
         try:
-            if self._socket is not None:
+            if begun:
+                await self._stream.send_all((header + data)[begun:])
+            elif self._socket is not None:
                 await _send_on_socket(self._socket, header, data)
             else:
                 await self._stream.send_all(header + data)

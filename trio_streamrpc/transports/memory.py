@@ -27,6 +27,15 @@ class MemoryTransport(Transport):
         self.encoding = encoding
         self.remote = "memory"
 
+    sends_nowait = True
+
+    def send_nowait(self, message: Message) -> bool:
+        try:
+            self._sender.send_nowait(message)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
+
     async def send(self, message: Message) -> None:
         try:
             await self._sender.send(message)

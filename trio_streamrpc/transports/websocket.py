@@ -4,8 +4,8 @@ What trio-websocket is trusted with is the handshake, frames, fragments and mask
 hand here, since it is known to go wrong there (seen with 0.12.2 and wsproto 1.3.2): each
 connection's reader runs guarded, so that what it raises ends this connection and nothing else; the
 byte stream is kept, so that it can be closed by force and its bytes counted; every handshake and
-every close has a deadline; and the receive buffer is left to Trio, since the default of 4 KiB
-costs a factor of five.
+every close has a deadline; and the receive buffer is chosen here, since the default of 4 KiB costs
+a factor of five.
 """
 
 from __future__ import annotations
@@ -54,6 +54,10 @@ SUBPROTOCOLS: dict[str, Encoding] = {
 #: What stands in a URL as it is; anything else is percent-encoded, as browsers do.
 URL_CHARACTERS = "/!$%&'()*+,-.:;=?@_~"
 
+#: How much is read at once, at most: several messages where they are long. Trio's own 64 KiB would
+#: be two reads for a message that is a little longer than that.
+RECEIVE_BYTES = 256 * 1024
+
 #: What a server answers a handshake with begins with its status, within so many bytes.
 HEAD_BYTES = 64
 
@@ -84,7 +88,7 @@ class CountedStream(trio.abc.Stream):
         if self.unfinished > self._max_unfinished:
             self.exceeded = True
             raise trio.BrokenResourceError("too many bytes without a whole message")
-        data = await self._stream.receive_some(max_bytes)
+        data = await self._stream.receive_some(max_bytes or RECEIVE_BYTES)
         self.unfinished += len(data)
         if len(self.head) < HEAD_BYTES:
             self.head += data[:HEAD_BYTES]
