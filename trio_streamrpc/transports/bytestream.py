@@ -1,8 +1,8 @@
 """Messages over a stream of bytes: TCP, TLS, Unix sockets, or whatever Trio has (R3).
 
 Each side first says five bytes, the connecting side first; then each message has its length in
-front. What is read is kept as it came, and cut up in place: a message is copied once, or twice
-where it came in pieces, and never has more memory than what of it has arrived.
+front. What is read is kept as it came, and cut up in place: a message is copied once, and never has
+more memory than what of it has arrived.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ HEADER_BYTES = 4
 #: A message of so many bytes is sent beside its header, and not copied behind it.
 LARGE_BYTES = 8192
 
+#: Pieces shorter than this are put together as they come.
+SMALL_BYTES = 4096
+
 #: What becomes of a stream below, whatever it is.
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
 
@@ -63,11 +66,14 @@ class MessageBuffer:
         self._data = b""
         self._start = 0
         self._end = 0
-        #: A message that came in pieces, with its header.
-        self._pieces = bytearray()
+        #: A message that comes in pieces: its header, what is still to come (below 0: not known
+        #: yet), and what there is of it.
+        self._header = b""
+        self._missing = -1
+        self._pieces: list[bytes | bytearray | memoryview] = []
 
     def __bool__(self) -> bool:
-        return bool(self._pieces) or self._start < len(self._data)
+        return bool(self._header) or self._start < len(self._data)
 
     def feed(self, data: bytes | bytearray) -> None:
         """Put in what has arrived; there must be no whole message as yet."""
@@ -79,7 +85,7 @@ class MessageBuffer:
 
         Raises :exc:`RemoteProtocolError` for one that is too long, as soon as its length is known.
         """
-        if self._pieces:
+        if self._header:
             return self._gather()
         data, start = self._data, self._start
         body = start + HEADER_BYTES
@@ -93,36 +99,44 @@ class MessageBuffer:
         return False
 
     def _gather(self) -> bool:
-        """Move what there is of a message to its pieces."""
-        pieces = self._pieces
-        if len(pieces) < HEADER_BYTES:
-            self._move(HEADER_BYTES - len(pieces))
-            if len(pieces) < HEADER_BYTES:
+        """Add what has arrived to the message that comes in pieces; whether it is whole now."""
+        if len(self._header) < HEADER_BYTES:
+            self._header += self._use(HEADER_BYTES - len(self._header))
+            if len(self._header) < HEADER_BYTES:
                 return False
-        missing = HEADER_BYTES + self._length(pieces[:HEADER_BYTES]) - len(pieces)
-        if missing:
-            missing -= self._move(missing)
-        return missing == 0
+        if self._missing < 0:
+            self._missing = self._length(self._header)
+        piece = self._use(self._missing)
+        self._missing -= len(piece)
+        if len(piece) >= SMALL_BYTES:
+            self._pieces.append(piece)
+        elif piece:
+            # Pieces of a few bytes would each cost many times that.
+            last = self._pieces[-1] if self._pieces else b""
+            if isinstance(last, bytearray):
+                last += piece
+            else:
+                self._pieces.append(bytearray(piece))
+        return self._missing == 0
 
-    def _move(self, number: int) -> int:
-        start = self._start
-        with memoryview(self._data) as view:
-            moved = view[start : start + number]
-            self._pieces += moved
-            number = len(moved)
-            moved.release()
-        self._start = start + number
-        if self._start == len(self._data):
+    def _use(self, number: int) -> bytes | memoryview:
+        """At most so many bytes of what has arrived last, which are used up then."""
+        data, start = self._data, self._start
+        end = min(start + number, len(data))
+        if end == len(data):
             self._data = b""
             self._start = 0
-        return number
+            return memoryview(data)[start:] if start else data
+        self._start = end
+        return memoryview(data)[start:end]
 
     def take(self) -> bytes:
         """The message that was found."""
-        if self._pieces:
-            with memoryview(self._pieces) as view:
-                message = bytes(view[HEADER_BYTES:])
-            self._pieces = bytearray()
+        if self._header:
+            message = b"".join(self._pieces)
+            self._header = b""
+            self._missing = -1
+            self._pieces = []
             return message
         data, end = self._data, self._end
         message = data[self._start + HEADER_BYTES : end]
