@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -264,7 +264,8 @@ class ByteStreamTransport(Transport):
             pass
         finally:
             try:
-                await trio.aclose_forcefully(self._stream)
+                with suppress(*BROKEN):
+                    await trio.aclose_forcefully(self._stream)
             finally:
                 self._closed.set()
         await trio.lowlevel.checkpoint()
@@ -486,5 +487,5 @@ def _address(url: str) -> tuple[str, str | tuple[str, int]]:
 async def _close_by_force(stream: trio.abc.Stream | None) -> None:
     # Shielded, or a cancellation would take the place of what the block has raised.
     if stream is not None:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), suppress(*BROKEN):
             await trio.aclose_forcefully(stream)
