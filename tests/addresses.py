@@ -12,12 +12,14 @@ from typing import Any
 
 import trustme
 
+from trio_streamrpc.transports.urls import SCHEMES
+
 __all__ = ["AUTHORITY", "KINDS", "address", "client_context", "server_context"]
 
 AUTHORITY = trustme.CA()
 
-#: The schemes of the transports over real sockets.
-KINDS = ["ws", "tcp", "tls", "unix"]
+#: The schemes of the transports over real sockets: every one that there is.
+KINDS = list(SCHEMES)
 
 
 def server_context(

@@ -1,4 +1,4 @@
-"""Structured-concurrency RPC for Trio, over WebSockets.
+"""Structured-concurrency RPC for Trio, over WebSockets or any stream of bytes.
 
 The layers, from the top; each imports only those below it::
 

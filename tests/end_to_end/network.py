@@ -112,12 +112,12 @@ class Relay:
 async def relaying(
     target: str, *, cut_up: int | None = None, cut_down: int | None = None, piece: int = 65536
 ) -> AsyncIterator[Relay]:
-    """A relay to the server at that URL."""
+    """A relay to the server at that URL, with a URL of the same scheme."""
     relay = Relay(target, cut_up=cut_up, cut_down=cut_down, piece=piece)
     async with open_background_nursery() as nursery:
         listeners = await nursery.start(
             functools.partial(trio.serve_tcp, relay.handle, 0, host="127.0.0.1")
         )
         port = listeners[0].socket.getsockname()[1]
-        relay.url = f"ws://127.0.0.1:{port}"
+        relay.url = f"{target.partition(':')[0]}://127.0.0.1:{port}"
         yield relay

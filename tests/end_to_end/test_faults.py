@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import trio
 
+from tests.addresses import address
 from tests.end_to_end.network import SHORT, relaying, reset, serving, until
 from tests.service import Service
 from tests.transports.rawsocket import RawSocket
-from trio_streamrpc import Connection, ConnectionLost, Limits, Unavailable, connect
+from trio_streamrpc import Connection, ConnectionLost, Limits, Server, Unavailable, connect
 
 ENCODINGS = pytest.mark.parametrize("encoding", ["msgpack", "json"])
+KINDS = pytest.mark.parametrize("kind", ["ws", "tcp", "tls"])
 
 SERVER = """
     import trio
@@ -150,43 +152,52 @@ RESULTS = [3, 0, 1, 2, 0]
 
 
 @ENCODINGS
+@KINDS
 @pytest.mark.parametrize("way", ["up", "down"])
-async def test_cut_after_every_so_many_bytes(encoding: Any, way: str) -> None:
+async def test_cut_after_every_so_many_bytes(encoding: Any, kind: str, way: str) -> None:
     """A result or a typed error, and both sides are clean."""
-    service = Service()
-    async with serving(service, limits=SHORT) as server:
-        async with relaying(server.url) as relay:
-            async with connect(relay.url, encoding=encoding) as connection:
-                assert await converse(connection) == RESULTS
-        total = relay.passed[way]
-        assert total > 300
-        outcomes = set()
-        # How things fall into messages, and so the total, is not the same each time.
-        for cut in [*range(0, total, max(1, total // 40)), total - 1, 2 * total]:
-            which = {f"cut_{way}": cut}
-            async with relaying(server.url, **which) as relay:
-                try:
-                    with trio.fail_after(10):
-                        async with connect(
-                            relay.url, encoding=encoding, limits=SHORT
-                        ) as connection:
-                            assert await converse(connection) == RESULTS
-                    outcomes.add("done")
-                except (ConnectionLost, Unavailable) as error:
-                    assert error.__cause__ is None  # noqa: PT017
-                    outcomes.add(type(error).__name__)
-            await until(lambda: not (server.connections or service.running))
-        assert outcomes == {"done", "ConnectionLost", "Unavailable"}
+    with address(kind) as (url, server_options, options):
+        options["encoding"] = encoding
+        service = Service()
+        async with serving(service, url, limits=SHORT, **server_options) as server:
+            await cut_after_every_so_many_bytes(service, server, options, way)
+
+
+async def cut_after_every_so_many_bytes(
+    service: Service, server: Server, options: Any, way: str
+) -> None:
+    async with relaying(server.url) as relay:
+        async with connect(relay.url, **options) as connection:
+            assert await converse(connection) == RESULTS
+    total = relay.passed[way]
+    assert total > 150
+    outcomes = set()
+    # How things fall into messages, and so the total, is not the same each time.
+    for cut in [*range(0, total, max(1, total // 40)), total - 1, 2 * total]:
+        which = {f"cut_{way}": cut}
+        async with relaying(server.url, **which) as relay:
+            try:
+                with trio.fail_after(10):
+                    async with connect(relay.url, limits=SHORT, **options) as connection:
+                        assert await converse(connection) == RESULTS
+                outcomes.add("done")
+            except (ConnectionLost, Unavailable) as error:
+                assert error.__cause__ is None  # noqa: PT017
+                outcomes.add(type(error).__name__)
+        await until(lambda: not (server.connections or service.running))
+    assert outcomes == {"done", "ConnectionLost", "Unavailable"}
 
 
 @ENCODINGS
-async def test_single_bytes_make_no_difference(encoding: Any) -> None:
+@KINDS
+async def test_single_bytes_make_no_difference(encoding: Any, kind: str) -> None:
     service = Service()
-    async with serving(service) as server:
-        async with relaying(server.url, piece=1) as relay:
-            async with connect(relay.url, encoding=encoding) as connection:
-                assert await converse(connection) == RESULTS
-        assert await settled(service) == ["count", "few"]
+    with address(kind) as (url, server_options, options):
+        async with serving(service, url, **server_options) as server:
+            async with relaying(server.url, piece=1) as relay:
+                async with connect(relay.url, encoding=encoding, **options) as connection:
+                    assert await converse(connection) == RESULTS
+            assert await settled(service) == ["count", "few"]
 
 
 async def settled(service: Service) -> list[str]:

@@ -22,10 +22,10 @@ from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.transports.base import MESSAGE_SLACK
 from trio_streamrpc.transports.bytestream import (
     ByteStreamTransport,
-    MessageBuffer,
     accept_stream,
     open_stream,
 )
+from trio_streamrpc.transports.lengths import MessageBuffer
 
 LIMITS = Limits(handshake_timeout=3, close_timeout=2, max_message_bytes=2000)
 

@@ -284,3 +284,7 @@ async def test_errors_of_a_transport_are_of_two_kinds() -> None:
             await transport.send(b"x")
         raised.append(caught.value)
         assert all(each.__suppress_context__ for each in raised)
+        await ByteStreamTransport(stream, encoding="msgpack", remote="?", limits=LIMITS).aclose()
+        await transport.aclose()
+        with pytest.raises(ConnectionLost):
+            await transport.receive()

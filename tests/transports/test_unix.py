@@ -141,6 +141,24 @@ async def test_a_server_too_busy_to_accept_is_left_alone(tmp_path: Path) -> None
     assert path.is_socket()
 
 
+async def test_a_socket_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        with pytest.raises(OSError, match="in use"):
+            await serve(Service(), f"unix://{path}")
+    assert path.is_socket()
+
+
+async def test_cancelled_while_it_connects(tmp_path: Path) -> None:
+    async with serving(Service(), f"unix://{tmp_path}/s") as server:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with connect(server.url):
+                pytest.fail("the block must not begin")
+        assert scope.cancelled_caught
+
+
 @pytest.mark.parametrize("what", ["file", "directory", "link", "link to a socket", "pipe"])
 async def test_what_is_no_socket_is_never_removed(what: str, tmp_path: Path) -> None:
     path = tmp_path / "s"

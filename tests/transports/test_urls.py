@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from trio_streamrpc import Limits, Unavailable, connect, serve
-from trio_streamrpc.transports import websocket
+from trio_streamrpc.transports import bytestream, websocket
 from trio_streamrpc.transports.urls import SCHEMES, Scheme, scheme_of
 
 
@@ -22,6 +22,12 @@ def test_schemes(url: str) -> None:
     assert isinstance(scheme, Scheme)
     assert scheme is SCHEMES["ws"]
     assert scheme.connect is websocket.connect_websocket
+
+
+@pytest.mark.parametrize("url", ["tcp://h:1", "tls://h:1", "unix:///s", "TCP://h:1"])
+def test_schemes_of_byte_streams(url: str) -> None:
+    assert scheme_of(url) is SCHEMES["tcp"]
+    assert scheme_of(url).connect is bytestream.connect_stream
 
 
 NO_SCHEMES = ["", "localhost", "localhost:80", "http://h", "https://h", "/path", "://h", "w s://h"]
@@ -45,7 +51,15 @@ WRONG = [
     "ws://h:65536",
     "ws://[::1",
     "ws://user@",
-]
+    *(
+        scheme + rest
+        for scheme in ("tcp", "tls")
+        for rest in (
+            ":", "://", "://h", "://:1", "://h:", "://h:port", "://h:65536", "://[::1", "://h:1/",
+            "://h:1/path", "://h:1?query", "://h:1#fragment", "://me@h:1", "://me:secret@h:1",
+        )
+    ),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", WRONG)
@@ -60,13 +74,26 @@ async def test_urls_that_cannot_be(url: str) -> None:
 
 async def test_ssl_contexts_that_do_not_fit() -> None:
     context = ssl.create_default_context()
-    with pytest.raises(ValueError, match="which is not encrypted"):
-        async with connect("ws://127.0.0.1:1", ssl_context=context):
+    for url in ("ws://127.0.0.1:1", "tcp://127.0.0.1:1", "unix:///no/socket"):
+        with pytest.raises(ValueError, match="which is not encrypted"):
+            async with connect(url, ssl_context=context):
+                pytest.fail("the block must not begin")
+        with pytest.raises(ValueError, match="needs no ssl_context"):
+            await serve({"answer": answer}, url, ssl_context=context)
+    for url in ("wss://127.0.0.1:0", "tls://127.0.0.1:0"):
+        with pytest.raises(ValueError, match="needs an ssl_context"):
+            await serve({"answer": answer}, url)
+
+
+async def test_a_byte_stream_needs_a_port_and_no_headers() -> None:
+    with pytest.raises(ValueError, match=r"names no port; a URL looks like tcp://h:8765"):
+        async with connect("tcp://h"):
             pytest.fail("the block must not begin")
-    with pytest.raises(ValueError, match="needs no ssl_context"):
-        await serve({"answer": answer}, "ws://127.0.0.1:0", ssl_context=context)
-    with pytest.raises(ValueError, match="needs an ssl_context"):
-        await serve({"answer": answer}, "wss://127.0.0.1:0")
+    for url in ("tcp://127.0.0.1:1", "tls://127.0.0.1:1", "unix:///no/socket"):
+        for headers in ({"a": "b"}, [("a", "b")], iter([("a", "b")])):
+            with pytest.raises(ValueError, match="headers were given for"):
+                async with connect(url, headers=headers):
+                    pytest.fail("the block must not begin")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +107,8 @@ async def test_ssl_contexts_that_do_not_fit() -> None:
         ("ws://[::1]", ("::1", 80)),
         ("ws://[::1]:8765/", ("::1", 8765)),
         ("ws://me:secret@h.invalid/", ("h.invalid", 80)),
+        ("tcp://h.invalid:8765", ("h.invalid", 8765)),
+        ("tls://[::1]:8765", ("::1", 8765)),
     ],
 )
 async def test_addresses(

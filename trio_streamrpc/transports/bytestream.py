@@ -1,8 +1,7 @@
 """Messages over a stream of bytes: TCP, TLS, Unix sockets, or whatever Trio has (R3).
 
 Each side first says five bytes, the connecting side first; then each message has its length in
-front. What is read is kept as it came, and cut up in place: a message is copied once, or twice
-where it came in pieces, and never has more memory than what of it has arrived.
+front.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,8 @@ from trio_streamrpc.errors import ConnectionLost, RemoteProtocolError, RpcError,
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
-from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport
+from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.lengths import HEADER_BYTES, MessageBuffer
 from trio_streamrpc.transports.sockets import (
     OrderlyListener,
     OrderlyStream,
@@ -34,7 +34,6 @@ from trio_streamrpc.transports.unix import connect_unix, listen_unix, path_in
 
 __all__ = [
     "ByteStreamTransport",
-    "MessageBuffer",
     "accept_stream",
     "connect_stream",
     "listen",
@@ -45,103 +44,11 @@ __all__ = [
 PREFACES: dict[Encoding, bytes] = {"msgpack": b"TSR1m", "json": b"TSR1j"}
 PREFACE_BYTES = 5
 
-#: The length in front of a message, in bytes.
-HEADER_BYTES = 4
-
 #: A message of so many bytes is sent beside its header, and not copied behind it.
 LARGE_BYTES = 8192
 
 #: What becomes of a stream below, whatever it is.
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError, OSError)
-
-
-class MessageBuffer:
-    """What has arrived and was not taken yet, and the messages in it."""
-
-    def __init__(self, max_message_bytes: int) -> None:
-        self._max_message_bytes = max_message_bytes
-        #: What came last, how much of it is used up, and where the message there ends.
-        self._data = b""
-        self._start = 0
-        self._end = 0
-        #: A message that came in pieces, with its header.
-        self._pieces = bytearray()
-
-    def __bool__(self) -> bool:
-        return bool(self._pieces) or self._start < len(self._data)
-
-    def feed(self, data: bytes | bytearray) -> None:
-        """Put in what has arrived; there must be no whole message as yet."""
-        self._data = bytes(data)
-        self._start = 0
-
-    def find(self) -> bool:
-        """Whether there is a whole message; else what there is of one is kept.
-
-        Raises :exc:`RemoteProtocolError` for one that is too long, as soon as its length is known.
-        """
-        if self._pieces:
-            return self._gather()
-        data, start = self._data, self._start
-        body = start + HEADER_BYTES
-        if body <= len(data):
-            end = body + self._length(data[start:body])
-            if end <= len(data):
-                self._end = end
-                return True
-        if start < len(data):
-            self._gather()
-        return False
-
-    def _gather(self) -> bool:
-        """Move what there is of a message to its pieces."""
-        pieces = self._pieces
-        if len(pieces) < HEADER_BYTES:
-            self._move(HEADER_BYTES - len(pieces))
-            if len(pieces) < HEADER_BYTES:
-                return False
-        missing = HEADER_BYTES + self._length(pieces[:HEADER_BYTES]) - len(pieces)
-        if missing:
-            missing -= self._move(missing)
-        return missing == 0
-
-    def _move(self, number: int) -> int:
-        start = self._start
-        with memoryview(self._data) as view:
-            moved = view[start : start + number]
-            self._pieces += moved
-            number = len(moved)
-            moved.release()
-        self._start = start + number
-        if self._start == len(self._data):
-            self._data = b""
-            self._start = 0
-        return number
-
-    def take(self) -> bytes:
-        """The message that was found."""
-        if self._pieces:
-            with memoryview(self._pieces) as view:
-                message = bytes(view[HEADER_BYTES:])
-            self._pieces = bytearray()
-            return message
-        data, end = self._data, self._end
-        message = data[self._start + HEADER_BYTES : end]
-        if end == len(data):
-            # Nothing is kept until more comes, which may be far off.
-            self._data = b""
-            end = 0
-        self._start = end
-        return message
-
-    def _length(self, header: bytes | bytearray) -> int:
-        length = int.from_bytes(header, "big")
-        if length > self._max_message_bytes + MESSAGE_SLACK:
-            raise RemoteProtocolError(
-                f"message of {length} bytes is above the limit of {self._max_message_bytes}",
-                close_code=1009,
-            )
-        return length
 
 
 class ByteStreamTransport(Transport):
@@ -273,7 +180,8 @@ class ByteStreamTransport(Transport):
             pass
         finally:
             try:
-                await trio.aclose_forcefully(self._stream)
+                with suppress(*BROKEN):
+                    await trio.aclose_forcefully(self._stream)
             finally:
                 self._closed.set()
         await trio.lowlevel.checkpoint()
@@ -495,5 +403,5 @@ def _address(url: str) -> tuple[str, str | tuple[str, int]]:
 async def _close_by_force(stream: trio.abc.Stream | None) -> None:
     # Shielded, or a cancellation would take the place of what the block has raised.
     if stream is not None:
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), suppress(*BROKEN):
             await trio.aclose_forcefully(stream)
