@@ -71,6 +71,20 @@ _ALL = (
         in_quick=True,
     ),
     Peer(
+        "grpclib_asyncio",
+        "grpclib_asyncio.py",
+        "grpclib",
+        settings=(
+            "nothing: a window of 4 MiB, for a stream and for the connection, is the default; "
+            "protobuf messages (upb); one channel; streaming calls by open(), which is the way "
+            "that it advises for them"
+        ),
+        documentation=(
+            "https://grpclib.readthedocs.io/en/latest/client.html, "
+            "https://grpclib.readthedocs.io/en/latest/config.html"
+        ),
+    ),
+    Peer(
         "websockets_uvloop",
         "websockets_uvloop.py",
         "websockets",
