@@ -109,6 +109,19 @@ _ALL = (
         documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
     ),
     Peer(
+        "purerpc_trio",
+        "purerpc_trio.py",
+        "purerpc",
+        settings=(
+            "nothing, and there is nothing but the port to set: windows of 64 MiB are built in; "
+            "protobuf messages (upb); one channel, one stub for each method"
+        ),
+        documentation=(
+            "https://github.com/python-trio/purerpc/blob/master/README.md, "
+            "https://github.com/python-trio/purerpc/blob/master/docs/immediate_mode.md"
+        ),
+    ),
+    Peer(
         "floor_trio_tcp",
         "floor_trio_tcp.py",
         "trio",
