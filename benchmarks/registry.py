@@ -99,6 +99,23 @@ _ALL = (
         in_quick=True,
     ),
     Peer(
+        "rsocket_py",
+        "rsocket_py.py",
+        "rsocket",
+        settings=(
+            "aiohttp's transport, without compression, which is the default; the extra "
+            '"optimized"; a credit of 256 items, renewed by halves: its documentation gives no '
+            "number, and its default, no limit, has all of a stream in memory; publishers that "
+            "send what they have credit for; the standard library's json, chunks as they are"
+        ),
+        documentation=(
+            "https://github.com/rsocket/rsocket-py/blob/master/README.md (extras), "
+            "https://rsocket.io/guides/rsocket-py/client (credit), "
+            "https://rsocket.io/guides/rsocket-py/client/rsocket-websocket-client, "
+            "https://rsocket.io/guides/rsocket-py/tutorial/messages (publishers)"
+        ),
+    ),
+    Peer(
         "trio_websocket_json",
         "trio_websocket_json.py",
         "trio",
