@@ -120,14 +120,14 @@ _ALL = (
         "capnweb.mjs",
         "capnweb",
         settings=(
-            "on Node, with the package ws, without compression; ReadableStreams, whose flow "
-            "control is its own affair; chunks as typed arrays, which its WebSocket transport "
-            "sends as base64"
+            "on Node, with the package ws, without compression and without bufferutil, which "
+            "changes nothing here; ReadableStreams, whose flow control is its own affair; chunks "
+            "as typed arrays, which its WebSocket transport sends as base64"
         ),
         documentation=(
             "https://github.com/cloudflare/capnweb/blob/main/README.md (HTTP server on Node.js; "
             "Streaming with flow control; Custom transports, on base64), "
-            "https://github.com/websockets/ws/blob/master/README.md (WebSocket compression)"
+            "https://github.com/websockets/ws/blob/master/README.md (compression, bufferutil)"
         ),
     ),
     Peer(
