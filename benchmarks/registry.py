@@ -71,6 +71,20 @@ _ALL = (
         in_quick=True,
     ),
     Peer(
+        "grpclib_asyncio",
+        "grpclib_asyncio.py",
+        "grpclib",
+        settings=(
+            "nothing: a window of 4 MiB, for a stream and for the connection, is the default; "
+            "protobuf messages (upb); one channel; streaming calls by open(), which is the way "
+            "that it advises for them"
+        ),
+        documentation=(
+            "https://grpclib.readthedocs.io/en/latest/client.html, "
+            "https://grpclib.readthedocs.io/en/latest/config.html"
+        ),
+    ),
+    Peer(
         "websockets_uvloop",
         "websockets_uvloop.py",
         "websockets",
@@ -85,6 +99,38 @@ _ALL = (
         in_quick=True,
     ),
     Peer(
+        "rsocket_py",
+        "rsocket_py.py",
+        "rsocket",
+        settings=(
+            "aiohttp's transport, without compression, which is the default; the extra "
+            '"optimized"; a credit of 256 items, renewed by halves: its documentation gives no '
+            "number, and its default, no limit, has all of a stream in memory; publishers that "
+            "send what they have credit for; the standard library's json, chunks as they are"
+        ),
+        documentation=(
+            "https://github.com/rsocket/rsocket-py/blob/master/README.md (extras), "
+            "https://rsocket.io/guides/rsocket-py/client (credit), "
+            "https://rsocket.io/guides/rsocket-py/client/rsocket-websocket-client, "
+            "https://rsocket.io/guides/rsocket-py/tutorial/messages (publishers)"
+        ),
+    ),
+    Peer(
+        "capnweb",
+        "capnweb.mjs",
+        "capnweb",
+        settings=(
+            "on Node, with the package ws, without compression and without bufferutil, which "
+            "changes nothing here; ReadableStreams, whose flow control is its own affair; chunks "
+            "as typed arrays, which its WebSocket transport sends as base64"
+        ),
+        documentation=(
+            "https://github.com/cloudflare/capnweb/blob/main/README.md (HTTP server on Node.js; "
+            "Streaming with flow control; Custom transports, on base64), "
+            "https://github.com/websockets/ws/blob/master/README.md (compression, bufferutil)"
+        ),
+    ),
+    Peer(
         "trio_websocket_json",
         "trio_websocket_json.py",
         "trio",
@@ -93,6 +139,19 @@ _ALL = (
             "as binary messages"
         ),
         documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
+    ),
+    Peer(
+        "purerpc_trio",
+        "purerpc_trio.py",
+        "purerpc",
+        settings=(
+            "nothing, and there is nothing but the port to set: windows of 64 MiB are built in; "
+            "protobuf messages (upb); one channel, one stub for each method"
+        ),
+        documentation=(
+            "https://github.com/python-trio/purerpc/blob/master/README.md, "
+            "https://github.com/python-trio/purerpc/blob/master/docs/immediate_mode.md"
+        ),
     ),
     Peer(
         "floor_trio_tcp",

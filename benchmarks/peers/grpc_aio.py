@@ -1,4 +1,4 @@
-"""grpc.aio: generic handlers, with protobuf messages that are compiled at run time."""
+"""grpc.aio: generic handlers and protobuf messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import common
 import grpc.aio
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from protobuf_messages import Chunk, Item, Number, Sum
 
 #: No compression is the default. What is longer than 4 MiB is refused by default; a proxy that is
 #: set for the machine is not for a connection to itself.
@@ -16,33 +16,6 @@ OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),
 ]
-
-FIELD = descriptor_pb2.FieldDescriptorProto
-MESSAGES = {
-    "Number": [("number", FIELD.TYPE_INT64)],
-    "Item": [("i", FIELD.TYPE_INT64), ("s", FIELD.TYPE_STRING)],
-    "Chunk": [("data", FIELD.TYPE_BYTES)],
-    "Sum": [("count", FIELD.TYPE_INT64), ("total", FIELD.TYPE_INT64)],
-}
-
-
-def compiled() -> dict[str, type]:
-    """What protoc would write of a file with these messages."""
-    file = descriptor_pb2.FileDescriptorProto(name="bench.proto", package="bench", syntax="proto3")
-    for name, fields in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, (field, kind) in enumerate(fields, start=1):
-            message.field.add(name=field, number=number, type=kind, label=FIELD.LABEL_OPTIONAL)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"bench.{name}"))
-        for name in MESSAGES
-    }
-
-
-TYPES = compiled()
-Number, Item, Chunk, Sum = (TYPES[name] for name in MESSAGES)
 
 
 async def add(request: Number, context: grpc.aio.ServicerContext) -> Number:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from benchmarks.environments import REQUIREMENTS, requirements_of, versions_of
+from benchmarks.peers import common
 from benchmarks.registry import PEERS, SCRIPTS, Peer
 from benchmarks.workloads import WORKLOADS
 
@@ -48,6 +50,22 @@ def test_all_requirements_are_used() -> None:
     assert used == set(REQUIREMENTS.iterdir())
 
 
+@pytest.mark.parametrize("path", sorted(REQUIREMENTS.glob("*.json")), ids=lambda path: path.name)
+def test_a_package_is_the_exact_version_of_some_and_nothing_else(path: Path) -> None:
+    package = json.loads(path.read_text(encoding="utf-8"))
+    assert package.keys() == {"private", "dependencies"}
+    loose = [each for each in package["dependencies"].values() if not re.match(r"\d[\d.]*$", each)]
+    assert loose == []
+
+
+@pytest.mark.parametrize("name", ["CALLERS", "STREAMS", "CHUNK_BYTES", "TEXT"])
+def test_the_peers_on_node_do_the_same_work(name: str) -> None:
+    script = (SCRIPTS / "common.mjs").read_text(encoding="utf-8")
+    found = re.search(rf"\bconst {name} = (.+);", script)
+    assert found is not None
+    assert ast.literal_eval(found[1]) == getattr(common, name)
+
+
 @pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
 def test_no_script_hides_what_another_imports(path: Path) -> None:
     """Its directory is searched first."""
@@ -58,4 +76,5 @@ def test_no_script_hides_what_another_imports(path: Path) -> None:
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
-    assert imported & {each.stem for each in SCRIPTS.glob("*.py")} <= {"common"}
+    shared = {"common", "protobuf_messages"}
+    assert imported & {each.stem for each in SCRIPTS.glob("*.py")} <= shared
