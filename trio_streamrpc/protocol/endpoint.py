@@ -129,7 +129,8 @@ class Endpoint(Calling):
         # R10: with a call end its uploads; R20: and what was exported with it.
         for upload in exchange.uploads:
             self.cancel(upload.id, "abort")
-        self.end_objects(exchange.id)
+        if exchange.objects:
+            self.end_objects(exchange.id)
         exchange.state = state
 
     def refuse(self, id: int, info: ErrorInfo, *, retry: bool = False) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit
 from trio_streamrpc.protocol.states import State
 
@@ -20,44 +22,30 @@ class Places:
         self.overrunning = 0
 
 
-class Exchange:
+class Exchange(Struct, eq=False):
     """What this side knows of one open id."""
 
-    __slots__ = (
-        "_root",
-        "credit",
-        "id",
-        "object_places",
-        "objects",
-        "overrun",
-        "places",
-        "priority",
-        "state",
-        "uploads",
-        "window",
-    )
-
-    def __init__(self, id: int, state: State, root: Exchange | None = None) -> None:
-        self.id = id
-        self.state = state
-        self._root = root
-        #: R12: what this side sends on this id goes before what has a lower one.
-        self.priority = 0
-        #: For what this side produces, and for what it consumes.
-        self.credit: SendCredit | None = None
-        self.window: ReceiveWindow | None = None
-        #: Where it takes a place, and whether it keeps it beyond its final frame (R7a).
-        self.places: Places | None = None
-        self.overrun = False
-        #: The uploads that go with the call (R10).
-        self.uploads: tuple[Exchange, ...] = ()
-        #: The ids of what this side has exported with it: its callbacks, or a context's object.
-        self.objects: tuple[int, ...] = ()
-        #: The places of calls to objects at whose root this call stands.
-        self.object_places: Places | None = None
+    id: int
+    state: State
+    #: The call at the start of the chain that this one belongs to; None if that is itself.
+    chain: Exchange | None = None
+    #: R12: what this side sends on this id goes before what has a lower one.
+    priority: int = 0
+    #: For what this side produces, and for what it consumes.
+    credit: SendCredit | None = None
+    window: ReceiveWindow | None = None
+    #: Where it takes a place, and whether it keeps it beyond its final frame (R7a).
+    places: Places | None = None
+    overrun: bool = False
+    #: The uploads that go with the call (R10).
+    uploads: tuple[Exchange, ...] = ()
+    #: The ids of what this side has exported with it: its callbacks, or a context's object.
+    objects: tuple[int, ...] = ()
+    #: The places of calls to objects at whose root this call stands.
+    object_places: Places | None = None
 
     @property
     def root(self) -> Exchange:
         """The call to the service at the start of the chain that this call belongs to (R26)."""
         # Not kept as an attribute where it is the call itself: that would be a cycle.
-        return self if self._root is None else self._root
+        return self if self.chain is None else self.chain

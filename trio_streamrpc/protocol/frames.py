@@ -62,7 +62,7 @@ _NOTHING = Raw()
 
 def is_absent(payload: Raw) -> bool:
     """Whether an optional payload was left out, or sent as null, in either encoding."""
-    return len(payload) < 5 and bytes(payload) in (b"", b"\xc0", b"null")
+    return len(payload) < 5 and (payload == _NIL or bytes(payload) in (b"", b"null"))
 
 
 def encodable(text: str) -> str:

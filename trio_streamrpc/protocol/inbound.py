@@ -81,9 +81,10 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
         endpoint.assembly.check(frame)
     if frame.timeout is not None and math.isnan(frame.timeout):
         raise RemoteProtocolError("a timeout that is not a number")
-    uploads = _open_refs(endpoint, frame)
-    unwritten = endpoint.outbox.is_unwritten(frame.target)
-    root = None if unwritten else endpoint.objects.get(frame.target)
+    uploads = _open_refs(endpoint, frame) if frame.refs else ()
+    root = None
+    if frame.target and not endpoint.outbox.is_unwritten(frame.target):
+        root = endpoint.objects.get(frame.target)
     places = endpoint.places if root is None else _places_of(endpoint, root)
     refusal = _refusal(endpoint, frame, uploads, root, places)
     if refusal is not None:
@@ -180,7 +181,8 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
     if frame.id in endpoint.outbox.values:
         # R9: the call was answered before it had gone out whole.
         endpoint.drop_call_value(frame.id)
-    endpoint.end_objects(exchange.id)
+    if exchange.objects:
+        endpoint.end_objects(exchange.id)
     del endpoint.exchanges[exchange.id]
     if not is_ours(endpoint, exchange.id):
         endpoint.uploads -= 1

@@ -158,15 +158,16 @@ class Session:
     def _process(self, batch: list[Frame], length: int) -> list[Event]:
         endpoint: Any = self  # that is what a session is a part of
         events: list[Event] = []
+        handlers, uploads = inbound.HANDLERS, self.assembly.uploads
         for number, frame in enumerate(batch):
-            if not self._accepted and self.peer_hello is not None:
-                self._held.extend(batch[number:])
-                break
             if self.peer_hello is None:
                 inbound.check_first(endpoint, frame)
-            event = inbound.HANDLERS[frame.kind](endpoint, frame)
+            elif not self._accepted:
+                self._held.extend(batch[number:])
+                break
+            event = handlers[frame.kind](endpoint, frame)
             if event is not None:
-                if self.assembly.uploads:
+                if uploads:
                     events += self.assembly.in_order(event)
                 else:
                     events.append(event)
@@ -240,7 +241,7 @@ class Session:
     def end_objects(self, id: int) -> None:
         """Nothing that was exported with that call can be called any more (R20)."""
         exchange = self.exchanges.get(id)
-        if exchange is not None:
+        if exchange is not None and exchange.objects:
             for each in exchange.objects:
                 self.objects.pop(each, None)
 

@@ -72,10 +72,9 @@ class Places:
         Raises :exc:`ResourceExhausted` where waiting might never end, or could not, and what has
         ended the connection.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         deadline = trio.current_effective_deadline()
-        if deadline <= trio.current_time():
-            # R23: a deadline that is used up is never sent; the scope that it is of speaks here.
+        if deadline != math.inf and deadline <= trio.current_time():
+            # Cancelled; or (R23) a deadline is used up, which is never sent: its scope speaks here.
             await trio.lowlevel.checkpoint()
         target, attached = request.target, request.attached
         self._connection.check_open(retry=target is None)

@@ -40,6 +40,7 @@ class Workers:
         self._nursery = nursery
         self._ended = ended
         self._waiting: deque[UnaryHandler] = deque()
+        self._now = trio.lowlevel.current_clock().current_time
         #: Whether a worker was started that has not begun.
         self._is_coming = False
 
@@ -63,7 +64,7 @@ class Workers:
         try:
             with trio.CancelScope(shield=True) as scope:
                 task, context = trio.lowlevel.current_task(), copy_context()
-                until = trio.current_time() + SLICE_SECONDS
+                until = self._now() + SLICE_SECONDS
                 while True:
                     # If this one makes it wait, somebody is there for the next.
                     self._call_one()
@@ -73,7 +74,7 @@ class Workers:
                         handler.leave()
                     if (
                         not self._waiting
-                        or trio.current_time() >= until
+                        or self._now() >= until
                         or not is_unchanged(task, scope, context)
                     ):
                         break

@@ -73,7 +73,8 @@ class ByteStreamTransport(Transport):
         self._buffer.feed(begun)
         self.encoding = encoding
         self.remote = remote
-        self.last_heard = trio.current_time()
+        self._now = trio.lowlevel.current_clock().current_time
+        self.last_heard = self._now()
         self.sends_nowait = self._socket is not None and os.name == "posix"
         #: How much of the next message was sent already.
         self._begun = 0
@@ -158,7 +159,7 @@ class ByteStreamTransport(Transport):
                     if buffer
                     else "the other side closed the connection"
                 )
-            self.last_heard = trio.current_time()
+            self.last_heard = self._now()
             buffer.feed(data)
             if buffer.find():
                 return

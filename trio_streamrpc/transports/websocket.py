@@ -76,7 +76,8 @@ class CountedStream(trio.abc.Stream):
         self.exceeded = False
         #: The first bytes that came in.
         self.head = b""
-        self.last_heard = trio.current_time()
+        self._now = trio.lowlevel.current_clock().current_time
+        self.last_heard = self._now()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)
@@ -92,7 +93,7 @@ class CountedStream(trio.abc.Stream):
         self.unfinished += len(data)
         if len(self.head) < HEAD_BYTES:
             self.head += data[:HEAD_BYTES]
-        self.last_heard = trio.current_time()
+        self.last_heard = self._now()
         return data
 
     async def aclose(self) -> None:
