@@ -307,6 +307,42 @@ def test_one_grant_is_watched_at_a_time() -> None:
     assert not growth.is_due(9, 0, starved=True, now=5.1, round_trip=0.1)
 
 
+def taking(window: ReceiveWindow, *times: float) -> list[tuple[int, int] | None]:
+    """What is granted to enlarge it, where half a window is taken at each of these times."""
+    found = []
+    for now in times:
+        half = (window.window.items + 1) // 2
+        assert received(window, *[1] * half) is None
+        due = window.take(half, half)
+        assert due is not None
+        found.append(window.granted(*due, now))
+    return found
+
+
+def test_a_window_doubles_while_it_is_used_up_in_no_time() -> None:
+    """R15: grants and short chunks would be more work than the items."""
+    window = growing(Window(20, 8000))
+    assert taking(window, 1.0, 1.0009) == [None, (8, 1000)]
+    assert window.window == Window(16, 2000)
+    assert window.credit_items == 16
+    assert taking(window, 1.0015, 1.002) == [(4, 2000), (0, 4000)]
+    assert taking(window, 1.0025) == [None], "it is as large as it may be"
+    assert window.window == Window(20, 8000)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.002, 0.5])
+def test_a_window_that_lasts_stays(pause: float) -> None:
+    """A clock that stands still says nothing of how long it lasts."""
+    window = growing()
+    assert taking(window, *[1.0 + number * pause for number in range(5)]) == [None] * 5
+    assert window.window == Window(8, 1000)
+
+
+def test_a_fixed_window_stays_however_fast_it_is_used_up() -> None:
+    window = ReceiveWindow(Window(8, 1000))
+    assert taking(window, 1.0, 1.0001, 1.0002) == [None] * 3
+
+
 # --- violations
 
 

@@ -252,8 +252,10 @@ class Calling(Session):
             return
         window = self._sending(id, Kind.GRANT).window
         assert window is not None
-        window.granted(items, bytes, now)
+        more = window.granted(items, bytes, now)
         self.outbox.add_grant(id, items, bytes)
+        if more is not None:
+            self.outbox.add_grant(id, *more)
 
     def measure(self, now: float) -> None:
         """Find out how long a round trip takes, for windows that grow, unless that is under way."""

@@ -45,30 +45,44 @@ class SendCredit:
 
 
 class Growth:
-    """When a window is too small for its link, and not its producer or its consumer too slow.
+    """When a window is too small: for its link, or for how fast it is used up.
 
-    One grant at a time is watched. Its first item cannot come sooner than a round trip after it
-    was sent, and comes no later if the producer had been standing still for want of it. If it
-    comes that soon, to a consumer that had taken all there was, both ends wait for the link, and
-    the window doubles (R15). A slow producer takes longer than the round trip to get that far; a
-    slow consumer still has something to take.
+    For its link, and not because its producer or its consumer is slow. One grant at a time is
+    watched. Its first item cannot come sooner than a round trip after it was sent, and comes no
+    later if the producer had been standing still for want of it. If it comes that soon, to a
+    consumer that had taken all there was, both ends wait for the link, and the window doubles
+    (R15). A slow producer takes longer than the round trip to get that far; a slow consumer still
+    has something to take.
+
+    For how fast it is used up: a consumer that takes half a window in less than ``PACE`` seconds
+    has both sides busy with grants and short chunks more than with items.
     """
 
-    __slots__ = ("_boundary", "_since", "limit")
+    __slots__ = ("_boundary", "_last", "_since", "limit")
 
     #: How many round trips are still one, and how many seconds are none: tasks take their turns.
     ROUND_TRIPS = 2.0
     SLACK = 0.001
+    #: Half a window is to last so many seconds.
+    PACE = 0.001
 
     def __init__(self, limit: Window) -> None:
         self.limit = limit
         self._boundary: tuple[int, int] | None = None
         self._since = 0.0
+        #: When the last grant went out.
+        self._last: float | None = None
 
-    def granted(self, items: int, bytes: int, now: float) -> None:
-        """A grant goes out, over these totals of all that was granted before it."""
+    def granted(self, items: int, bytes: int, now: float) -> bool:
+        """A grant goes out, over these totals of all that was granted before it.
+
+        Whether the window is to grow, since the grant before it is so short a time ago. (No time at
+        all is the time of a clock that stands still, and says nothing.)
+        """
         if self._boundary is None:
             self._boundary, self._since = (items, bytes), now
+        last, self._last = self._last, now
+        return last is not None and 0 < now - last < self.PACE
 
     def is_due(
         self, items: int, bytes: int, *, starved: bool, now: float, round_trip: float | None
@@ -207,14 +221,18 @@ class ReceiveWindow:
         self._due_items = self._granted_items + (self.window.items + 1) // 2
         self._due_bytes = self._granted_bytes + (self.window.bytes + 1) // 2
 
-    def granted(self, items: int, bytes: int, now: float) -> None:
-        """The grant that was due goes out at that time, in seconds of any clock."""
-        if self.growth is not None:
-            self.growth.granted(
-                self.received_items + self.credit_items - items,
-                self.received_bytes + self.credit_bytes - bytes,
-                now,
-            )
+    def granted(self, items: int, bytes: int, now: float) -> tuple[int, int] | None:
+        """The grant that was due goes out at that time, in seconds of any clock.
+
+        Gives the grant that enlarges the window, or None.
+        """
+        if self.growth is None or not self.growth.granted(
+            self.received_items + self.credit_items - items,
+            self.received_bytes + self.credit_bytes - bytes,
+            now,
+        ):
+            return None
+        return self._enlarge(self.growth.limit)
 
     def grow(self, count: int, now: float, round_trip: float | None) -> tuple[int, int] | None:
         """A chunk of so many items was received: the grant that enlarges the window, or None."""
@@ -226,7 +244,11 @@ class ReceiveWindow:
             round_trip=round_trip,
         ):
             return None
-        old, limit = self.window, self.growth.limit
+        return self._enlarge(self.growth.limit)
+
+    def _enlarge(self, limit: Window) -> tuple[int, int] | None:
+        """Double the window, up to its limit: the grant that does it, or None."""
+        old = self.window
         self.window = Window(min(old.items * 2, limit.items), min(old.bytes * 2, limit.bytes))
         self._set_due()
         more = (self.window.items - old.items, self.window.bytes - old.bytes)
