@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import common
 import grpc.aio
+import special
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from watching import Production
 
 #: No compression is the default. What is longer than 4 MiB is refused by default; a proxy that is
 #: set for the machine is not for a connection to itself.
@@ -22,6 +25,7 @@ MESSAGES = {
     "Number": [("number", FIELD.TYPE_INT64)],
     "Item": [("i", FIELD.TYPE_INT64), ("s", FIELD.TYPE_STRING)],
     "Chunk": [("data", FIELD.TYPE_BYTES)],
+    "Kind": [("kind", FIELD.TYPE_STRING), ("board", FIELD.TYPE_STRING)],
     "Sum": [("count", FIELD.TYPE_INT64), ("total", FIELD.TYPE_INT64)],
 }
 
@@ -42,7 +46,7 @@ def compiled() -> dict[str, type]:
 
 
 TYPES = compiled()
-Number, Item, Chunk, Sum = (TYPES[name] for name in MESSAGES)
+Number, Item, Chunk, Kind, Sum = (TYPES[name] for name in MESSAGES)
 
 
 async def add(request: Number, context: grpc.aio.ServicerContext) -> Number:
@@ -67,6 +71,13 @@ async def ingest(requests: AsyncIterator[Item], context: grpc.aio.ServicerContex
     return Sum(count=count, total=total)
 
 
+async def produce(request: Kind, context: grpc.aio.ServicerContext) -> AsyncIterator[Chunk]:
+    with Production(request.board) as production:
+        for data in production.of(request.kind):
+            yield Chunk(data=data)
+        await asyncio.Event().wait()
+
+
 async def run_server(transport: str) -> None:
     def of(kind, function, request, answer):
         return kind(
@@ -80,6 +91,7 @@ async def run_server(transport: str) -> None:
         "Add": of(grpc.unary_unary_rpc_method_handler, add, Number, Number),
         "Items": of(grpc.unary_stream_rpc_method_handler, items, Number, Item),
         "Chunks": of(grpc.unary_stream_rpc_method_handler, chunks, Number, Chunk),
+        "Produce": of(grpc.unary_stream_rpc_method_handler, produce, Kind, Chunk),
         "Ingest": of(grpc.stream_unary_rpc_method_handler, ingest, Item, Sum),
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench", handlers)])
@@ -89,7 +101,7 @@ async def run_server(transport: str) -> None:
     await server.wait_for_termination()
 
 
-class Client(common.Client):
+class Client(special.Client):
     def __init__(self, channel: grpc.aio.Channel) -> None:
         def of(kind, name, request, answer):
             return kind(
@@ -101,6 +113,7 @@ class Client(common.Client):
         self.call_add = of(channel.unary_unary, "Add", Number, Number)
         self.call_items = of(channel.unary_stream, "Items", Number, Item)
         self.call_chunks = of(channel.unary_stream, "Chunks", Number, Chunk)
+        self.call_produce = of(channel.unary_stream, "Produce", Kind, Chunk)
         self.call_ingest = of(channel.stream_unary, "Ingest", Item, Sum)
 
     async def add(self, number: int) -> int:
@@ -129,6 +142,10 @@ class Client(common.Client):
         answer = await self.call_ingest(items())
         return answer.count, answer.total
 
+    @asynccontextmanager
+    async def produce(self, kind: str, board: str):
+        yield self.call_produce(Kind(kind=kind, board=board))
+
 
 @asynccontextmanager
 async def open_client(address: str) -> AsyncIterator[Client]:
@@ -138,4 +155,4 @@ async def open_client(address: str) -> AsyncIterator[Client]:
 
 
 if __name__ == "__main__":
-    common.asyncio_main(run_server, open_client)
+    common.asyncio_main(run_server, open_client, special.BY_ANY_PEER)

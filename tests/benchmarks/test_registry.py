@@ -12,6 +12,9 @@ from benchmarks.environments import REQUIREMENTS, requirements_of, versions_of
 from benchmarks.registry import PEERS, SCRIPTS, Peer
 from benchmarks.workloads import WORKLOADS
 
+#: What the scripts of the peers have in common.
+SHARED = {"common", "special", "watching"}
+
 peers = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 
 
@@ -58,4 +61,4 @@ def test_no_script_hides_what_another_imports(path: Path) -> None:
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
-    assert imported & {each.stem for each in SCRIPTS.glob("*.py")} <= {"common"}
+    assert imported & {each.stem for each in SCRIPTS.glob("*.py")} <= SHARED
