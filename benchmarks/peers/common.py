@@ -305,8 +305,8 @@ def _main(
     measuring.add_argument("sizes", nargs="+", metavar="WORKLOAD=SIZE")
     arguments = parser.parse_args()
 
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
-    _allow_descriptors()
+    end_with_stdin()
+    allow_descriptors()
     try:
         if arguments.command == "serve":
             library.run(serve, arguments.transport)
@@ -354,7 +354,7 @@ def _in_a_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def _allow_descriptors() -> None:
+def allow_descriptors() -> None:
     """As many open files and sockets as the system lets a process have."""
     try:
         import resource
@@ -363,6 +363,11 @@ def _allow_descriptors() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def end_with_stdin() -> None:
+    """From now on this process ends when its stdin is closed."""
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
 
 
 def _end_with_stdin() -> None:
