@@ -71,3 +71,10 @@ def soak(session: nox.Session) -> None:
     """Much of everything, and nothing may grow; arguments after ``--`` go to it."""
     session.install("-e", ".")
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
+@nox.session
+def instructions(session: nox.Session) -> None:
+    """Count the instructions of a call and of an item; arguments after ``--`` go to it."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.instructions", *session.posargs)
