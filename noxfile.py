@@ -64,3 +64,17 @@ def bench(session: nox.Session) -> None:
     """Measure the library beside its peers; arguments after ``--`` go to the benchmarks."""
     session.install("-e", ".", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Much of everything, and nothing may grow; arguments after ``--`` go to it."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
+@nox.session
+def instructions(session: nox.Session) -> None:
+    """Count the instructions of a call and of an item; arguments after ``--`` go to it."""
+    session.install("-e", ".")
+    session.run("python", "-m", "benchmarks.instructions", *session.posargs)

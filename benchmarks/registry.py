@@ -13,6 +13,9 @@ SCRIPTS = Path(__file__).parent / "peers"
 #: What a peer measures unless it says otherwise.
 STANDARD = ("W1", "W2", "W3", "W4", "W5", "W8")
 
+#: What those measure that can be asked for a slow consumer and for one that leaves.
+WITH_CONSUMERS = (*STANDARD, "W6", "W7", "W7i", "W7c")
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -49,10 +52,13 @@ _ALL = (
         "ours",
         "ours.py",
         None,
-        settings="nothing: every option has its default",
+        settings="max_calls=2000, for a thousand streams at once; all else has its default",
         documentation="README.md",
         transports=("ws", "tcp", "unix"),
-        workloads=("W1", "W2", "W3", "W3b", "W3t", "W4", "W5", "W8"),
+        workloads=(
+            *("W1", "W2", "W3", "W3b", "W3t", "W4", "W5", "W6", "W7", "W7i", "W7c", "W8"),
+            *("W9", "W10", "W11", "W12"),
+        ),
         in_quick=True,
     ),
     Peer(
@@ -68,6 +74,7 @@ _ALL = (
             "https://grpc.github.io/grpc/python/grpc_asyncio.html, "
             "https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"
         ),
+        workloads=WITH_CONSUMERS,
         in_quick=True,
     ),
     Peer(
@@ -96,6 +103,7 @@ _ALL = (
             "https://websockets.readthedocs.io/en/stable/topics/compression.html, "
             "https://websockets.readthedocs.io/en/stable/topics/performance.html"
         ),
+        workloads=WITH_CONSUMERS,
         in_quick=True,
     ),
     Peer(
@@ -139,6 +147,7 @@ _ALL = (
             "as binary messages"
         ),
         documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
+        workloads=WITH_CONSUMERS,
     ),
     Peer(
         "purerpc_trio",
@@ -168,7 +177,7 @@ _ALL = (
         "trio",
         settings="receive_buffer_size=None",
         documentation="https://trio-websocket.readthedocs.io/en/stable/api.html",
-        workloads=("W1", "W5"),
+        workloads=("W1", "W5", "W9"),
         in_quick=True,
     ),
     Peer(

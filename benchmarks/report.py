@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.environments import versions_of
 from benchmarks.registry import Contestant
-from benchmarks.runner import Results
+from benchmarks.runner import Results, number_of
 from benchmarks.workloads import WORKLOADS, Workload
 
 __all__ = ["Ratio", "Summary", "as_json", "as_text", "plot", "summarised"]
@@ -139,9 +139,9 @@ def _table(figures: Mapping[str, Summary]) -> str:
     ours = [name for name in figures if _is_ours(name)]
     rows = [["", "median", "min", "max", *(f"times as good: {each}" for each in ours), "beside it"]]
     for name, summary in figures.items():
-        row = [name, *map(_number, (summary.median, summary.lowest, summary.highest))]
+        row = [name, *map(number_of, (summary.median, summary.lowest, summary.highest))]
         row += [str(summary.ratios[each]) if each in summary.ratios else "" for each in ours]
-        row.append(", ".join(f"{key} {_number(each)}" for key, each in summary.others.items()))
+        row.append(", ".join(f"{key} {number_of(each)}" for key, each in summary.others.items()))
         rows.append(row)
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
@@ -161,10 +161,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def as_json(
     results: Results,
     workloads: Sequence[Workload],
@@ -177,7 +173,11 @@ def as_json(
     found: dict[str, Any] = {}
     for workload in workloads:
         figures = summarised(workload, _rounds(results, workload))
-        found[workload.name] = {name: round(each.median, 1) for name, each in figures.items()}
+        found[workload.name] = {
+            # Milliseconds have digits behind the point.
+            name: round(each.median, 1 if each.median >= 100 else 4)
+            for name, each in figures.items()
+        }
     if medians_only:
         return found
     peers = dict.fromkeys(each.peer for each in contestants)

@@ -14,7 +14,7 @@ from benchmarks.processes import NoLine, Process
 from benchmarks.registry import SCRIPTS, Contestant
 from benchmarks.workloads import Effort, Workload
 
-__all__ = ["Failure", "Results", "run"]
+__all__ = ["Failure", "Results", "number_of", "run"]
 
 #: How long a server may take to say where it is, in seconds.
 START = 20.0
@@ -80,9 +80,14 @@ def run(
                 for each, outcome in measure(contestant, environment, chosen, effort, directory):
                     results.add(contestant.name, each.name, outcome)
                     if not isinstance(outcome, Failure):
-                        told.append(f"{each.name} {outcome['value']:,.0f} {each.unit}")
+                        told.append(f"{each.name} {number_of(outcome['value'])} {each.unit}")
                 tell(f"round {number} of {rounds}: {contestant.name}: {', '.join(told) or 'none'}")
     return results
+
+
+def number_of(value: float) -> str:
+    """For people: three digits, and all those before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def tell(line: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -74,11 +75,14 @@ class Load:
     seconds: float  # it is repeated until as much time has passed
     together: Together  # runs async functions at once, and waits for them all
     address: str  # of the server, for a workload with connections of its own
+    sleep: Callable[[float], Awaitable[object]]  # for so many seconds
+    within: Within  # runs an async function for so many seconds; whether it came to its end
 
 
 #: What was measured: "value" is the workload's figure, others may stand beside it.
 Figures = dict[str, float]
 Together = Callable[[Sequence[Callable[[], Awaitable[object]]]], Awaitable[object]]
+Within = Callable[[float, Callable[[], Awaitable[object]]], Awaitable[bool]]
 Workload = Callable[[Any, Load], Awaitable[Figures]]
 
 
@@ -239,7 +243,13 @@ def trio_main(
             for function in functions:
                 nursery.start_soon(function)
 
-    _main(trio.run, together, serve, connect, workloads or {})
+    async def within(seconds: float, function: Callable[[], Awaitable[object]]) -> bool:
+        with trio.move_on_after(seconds) as scope:
+            await function()
+        return not scope.cancelled_caught
+
+    library = Library(trio.run, together, trio.sleep, within)
+    _main(library, serve, connect, workloads or {})
 
 
 def asyncio_main(
@@ -257,12 +267,30 @@ def asyncio_main(
     def run_function(function: Callable[..., Awaitable[object]], *args: object) -> None:
         run(function(*args))
 
-    _main(run_function, together, serve, connect, workloads or {})
+    async def within(seconds: float, function: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await function()
+        except TimeoutError:
+            return False
+        return True
+
+    library = Library(run_function, together, asyncio.sleep, within)
+    _main(library, serve, connect, workloads or {})
+
+
+@dataclass(frozen=True)
+class Library:
+    """What Trio and asyncio have, each in its own way."""
+
+    run: Callable[..., object]
+    together: Together
+    sleep: Callable[[float], Awaitable[object]]
+    within: Within
 
 
 def _main(
-    run: Callable[..., object],
-    together: Together,
+    library: Library,
     serve: Callable[[str], Awaitable[object]],
     connect: Callable[[str], AbstractAsyncContextManager[Client]],
     workloads: dict[str, Workload],
@@ -277,18 +305,27 @@ def _main(
     measuring.add_argument("sizes", nargs="+", metavar="WORKLOAD=SIZE")
     arguments = parser.parse_args()
 
-    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    end_with_stdin()
+    allow_descriptors()
     try:
         if arguments.command == "serve":
-            run(serve, arguments.transport)
+            library.run(serve, arguments.transport)
             return
         known = {**STANDARD, **workloads}
         loads = []
         for each in arguments.sizes:
             name, _, size = each.partition("=")
-            load = Load(name, int(size), arguments.seconds, together, arguments.address)
+            load = Load(
+                name,
+                int(size),
+                arguments.seconds,
+                library.together,
+                arguments.address,
+                library.sleep,
+                library.within,
+            )
             loads.append(load)
-        run(_measure, loads, known, connect)
+        library.run(_measure, loads, known, connect)
     except Exception as error:
         traceback.print_exc()
         sys.exit(_in_a_line(error))  # the last line is what the runner tells
@@ -306,7 +343,8 @@ async def _measure(
                 line: dict[str, object] = dict(await known[load.workload](client, load))
             except Exception as error:
                 line = {"error": _in_a_line(error)}
-        print(json.dumps({"workload": load.workload, **line}), flush=True)
+            # What it takes to close the connection is not part of it.
+            print(json.dumps({"workload": load.workload, **line}), flush=True)
 
 
 def _in_a_line(error: BaseException) -> str:
@@ -314,6 +352,22 @@ def _in_a_line(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def allow_descriptors() -> None:
+    """As many open files and sockets as the system lets a process have."""
+    try:
+        import resource
+    except ImportError:  # it is not there on Windows, which has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def end_with_stdin() -> None:
+    """From now on this process ends when its stdin is closed."""
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
 
 
 def _end_with_stdin() -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import common
+import special
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -14,6 +15,7 @@ from trio_websocket import (
     open_websocket_url,
     serve_websocket,
 )
+from watching import Board
 
 #: Trio chooses how much is read at once: with the default of 4 KiB, chunks are five times as slow.
 OPTIONS = {"receive_buffer_size": None}
@@ -22,11 +24,17 @@ NUMBER_BYTES = 8
 
 
 async def handle(request) -> None:
-    """A ping is answered with its number and one; one that has a second number, with chunks."""
+    """A ping is answered with its number and one; one that has a second number, with chunks. A
+    text is the path of a board, which is signed."""
     websocket = await request.accept()
     try:
         while True:
             ping = await websocket.get_message()
+            if isinstance(ping, str):
+                with Board(ping) as board:
+                    board.sign()
+                await websocket.send_message("signed")
+                continue
             number = int.from_bytes(ping[:NUMBER_BYTES])
             count = int.from_bytes(ping[NUMBER_BYTES : 2 * NUMBER_BYTES])
             if count:
@@ -46,7 +54,7 @@ async def run_server(transport: str) -> None:
         common.announce(f"ws://127.0.0.1:{server.port}")
 
 
-class Client(common.Client):
+class Client(special.Client):
     def __init__(self, websocket: WebSocketConnection) -> None:
         self.websocket = websocket
 
@@ -63,6 +71,15 @@ class Client(common.Client):
             total += len(await self.websocket.get_message())
         return count, total
 
+    async def meet(self, board: str) -> None:
+        await self.websocket.send_message(board)
+        await self.websocket.get_message()
+
+
+async def idle(client: Client, load: common.Load) -> common.Figures:
+    """W9."""
+    return await special.idle_connections(client, load, partial(open_websocket_url, **OPTIONS))
+
 
 @asynccontextmanager
 async def open_client(address: str) -> AsyncIterator[Client]:
@@ -71,4 +88,4 @@ async def open_client(address: str) -> AsyncIterator[Client]:
 
 
 if __name__ == "__main__":
-    common.trio_main(run_server, open_client)
+    common.trio_main(run_server, open_client, {"W9": idle})

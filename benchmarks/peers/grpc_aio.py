@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import common
 import grpc.aio
-from protobuf_messages import Chunk, Item, Number, Sum
+import special
+from protobuf_messages import Chunk, Item, Kind, Number, Sum
+from watching import Production
 
 #: No compression is the default. What is longer than 4 MiB is refused by default; a proxy that is
 #: set for the machine is not for a connection to itself.
@@ -40,6 +43,13 @@ async def ingest(requests: AsyncIterator[Item], context: grpc.aio.ServicerContex
     return Sum(count=count, total=total)
 
 
+async def produce(request: Kind, context: grpc.aio.ServicerContext) -> AsyncIterator[Chunk]:
+    with Production(request.board) as production:
+        for data in production.of(request.kind):
+            yield Chunk(data=data)
+        await asyncio.Event().wait()
+
+
 async def run_server(transport: str) -> None:
     def of(kind, function, request, answer):
         return kind(
@@ -53,6 +63,7 @@ async def run_server(transport: str) -> None:
         "Add": of(grpc.unary_unary_rpc_method_handler, add, Number, Number),
         "Items": of(grpc.unary_stream_rpc_method_handler, items, Number, Item),
         "Chunks": of(grpc.unary_stream_rpc_method_handler, chunks, Number, Chunk),
+        "Produce": of(grpc.unary_stream_rpc_method_handler, produce, Kind, Chunk),
         "Ingest": of(grpc.stream_unary_rpc_method_handler, ingest, Item, Sum),
     }
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("bench", handlers)])
@@ -62,7 +73,7 @@ async def run_server(transport: str) -> None:
     await server.wait_for_termination()
 
 
-class Client(common.Client):
+class Client(special.Client):
     def __init__(self, channel: grpc.aio.Channel) -> None:
         def of(kind, name, request, answer):
             return kind(
@@ -74,6 +85,7 @@ class Client(common.Client):
         self.call_add = of(channel.unary_unary, "Add", Number, Number)
         self.call_items = of(channel.unary_stream, "Items", Number, Item)
         self.call_chunks = of(channel.unary_stream, "Chunks", Number, Chunk)
+        self.call_produce = of(channel.unary_stream, "Produce", Kind, Chunk)
         self.call_ingest = of(channel.stream_unary, "Ingest", Item, Sum)
 
     async def add(self, number: int) -> int:
@@ -102,6 +114,10 @@ class Client(common.Client):
         answer = await self.call_ingest(items())
         return answer.count, answer.total
 
+    @asynccontextmanager
+    async def produce(self, kind: str, board: str):
+        yield self.call_produce(Kind(kind=kind, board=board))
+
 
 @asynccontextmanager
 async def open_client(address: str) -> AsyncIterator[Client]:
@@ -111,4 +127,4 @@ async def open_client(address: str) -> AsyncIterator[Client]:
 
 
 if __name__ == "__main__":
-    common.asyncio_main(run_server, open_client)
+    common.asyncio_main(run_server, open_client, special.BY_ANY_PEER)

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from time import perf_counter
+from urllib.parse import urlsplit
 
 import attrs
 import common
+import special
 import trio
+from watching import Board, Production
 
-from trio_streamrpc import connect, rpc, serve
+from trio_streamrpc import Limits, Window, connect, rpc, serve, with_options
+
+#: W10 has a thousand calls at once on a connection, where by default a hundred wait for no place.
+LIMITS = Limits(max_calls=2_000)
+
+#: So many items that none comes to an end.
+ENDLESS = 10**12
+
+#: W12: a window that is never full, and for how long each stream is taken from, in seconds.
+UNLIMITED = Window(items=10**9, bytes=10**12)
+LINK_SECONDS = 5.0
 
 
 @attrs.frozen
@@ -51,8 +69,29 @@ class Service:
             total += item["i"]
         return count, total
 
+    @rpc
+    async def meet(self, board: str) -> None:
+        with Board(board) as found:
+            found.sign()
 
-class Client(common.Client):
+    @rpc
+    async def produce(self, kind: str, board: str) -> AsyncIterator[bytes]:
+        with Production(board) as production:
+            for data in production.of(kind):
+                yield data
+            await trio.sleep_forever()
+
+    @rpc
+    async def large(self, size: int) -> bytes:
+        return large_value(size)
+
+
+@lru_cache(1)
+def large_value(size: int) -> bytes:
+    return b"x" * size
+
+
+class Client(special.Client):
     def __init__(self, service: Service) -> None:
         self.service = service
 
@@ -99,6 +138,18 @@ class Client(common.Client):
 
         return await self.service.ingest(items())
 
+    async def meet(self, board: str) -> None:
+        await self.service.meet(board)
+
+    def produce(self, kind: str, board: str):
+        return self.service.produce(kind, board)
+
+    def endless(self):
+        return self.service.items(ENDLESS)
+
+    async def large(self, size: int) -> int:
+        return len(await self.service.large(size))
+
 
 async def in_batches(client: Client, load: common.Load) -> common.Figures:
     """W3b."""
@@ -110,11 +161,75 @@ async def typed(client: Client, load: common.Load) -> common.Figures:
     return await common.items_per_second(load, client.take_readings)
 
 
+async def idle(client: Client, load: common.Load) -> common.Figures:
+    """W9."""
+    return await special.idle_connections(client, load, connect)
+
+
+async def long_link(client: Client, load: common.Load) -> common.Figures:
+    """W12: what a window that grows by itself lets through a link of so many ms each way, in
+    percent of what one does that is never full; after the first half of the time, too."""
+    seconds = LINK_SECONDS * load.seconds
+    rates = {}
+    with relay(load.address, load.size) as address:
+        for window in (None, UNLIMITED):
+            for name in ("items", "chunks"):
+                # A connection of its own: what one has learnt is not for the next.
+                async with connect(address) as connection:
+                    service = with_options(connection.proxy(Service), window=window)
+                    rates[name, window] = await rate_of(getattr(service, name)(ENDLESS), seconds)
+    items, all_items = rates["items", None], rates["items", UNLIMITED]
+    chunks, all_chunks = rates["chunks", None], rates["chunks", UNLIMITED]
+    chunks_in_mb = common.CHUNK_BYTES / 1e6
+    return {
+        "value": 100 * items[0] / all_items[0],
+        "late": 100 * items[1] / all_items[1],
+        "chunks_percent": 100 * chunks[0] / all_chunks[0],
+        "chunks_late": 100 * chunks[1] / all_chunks[1],
+        "items_per_s": items[0],
+        "of": all_items[0],
+        "MB_per_s": chunks[0] * chunks_in_mb,
+        "of_MB": all_chunks[0] * chunks_in_mb,
+    }
+
+
+async def rate_of(opened, seconds: float) -> tuple[float, float]:
+    """How many items a second, from the opening on; and in the second half of the time."""
+    count = half = 0
+    started = perf_counter()
+    middle = 0.0
+    async with opened as stream:
+        async for _ in stream:
+            count += 1
+            now = perf_counter()
+            if not half and now - started >= seconds / 2:
+                half, middle = count, now
+            if now - started >= seconds:
+                break
+        ended = perf_counter()
+    return count / (ended - started), (count - half) / (ended - middle)
+
+
+@contextmanager
+def relay(address: str, milliseconds: int):
+    """The same server behind a link that takes its time: the URL."""
+    parts = urlsplit(address)
+    script = Path(__file__).with_name("relay.py")
+    command = [sys.executable, str(script), parts.netloc or parts.path, str(milliseconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            port = int(process.stdout.readline())
+            scheme = "tcp" if parts.scheme == "unix" else parts.scheme
+            yield f"{scheme}://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
 async def run_server(transport: str) -> None:
     with tempfile.TemporaryDirectory() as directory:
         url = f"unix://{directory}/socket" if transport == "unix" else f"{transport}://127.0.0.1:0"
         async with trio.open_nursery() as nursery:
-            server = await nursery.start(serve, Service(), url)
+            server = await nursery.start(partial(serve, limits=LIMITS), Service(), url)
             common.announce(server.url)
 
 
@@ -125,4 +240,11 @@ async def open_client(address: str) -> AsyncIterator[Client]:
 
 
 if __name__ == "__main__":
-    common.trio_main(run_server, open_client, {"W3b": in_batches, "W3t": typed})
+    workloads = {
+        **special.WORKLOADS,
+        "W3b": in_batches,
+        "W3t": typed,
+        "W9": idle,
+        "W12": long_link,
+    }
+    common.trio_main(run_server, open_client, workloads)

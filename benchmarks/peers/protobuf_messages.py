@@ -9,6 +9,7 @@ MESSAGES = {
     "Number": [("number", FIELD.TYPE_INT64)],
     "Item": [("i", FIELD.TYPE_INT64), ("s", FIELD.TYPE_STRING)],
     "Chunk": [("data", FIELD.TYPE_BYTES)],
+    "Kind": [("kind", FIELD.TYPE_STRING), ("board", FIELD.TYPE_STRING)],
     "Sum": [("count", FIELD.TYPE_INT64), ("total", FIELD.TYPE_INT64)],
 }
 
@@ -29,4 +30,4 @@ def compiled() -> dict[str, type]:
 
 
 TYPES = compiled()
-Number, Item, Chunk, Sum = (TYPES[name] for name in MESSAGES)
+Number, Item, Chunk, Kind, Sum = (TYPES[name] for name in MESSAGES)

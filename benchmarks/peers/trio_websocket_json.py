@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import common
+import special
 import trio
 from trio_websocket import (
     ConnectionClosed,
@@ -17,6 +18,7 @@ from trio_websocket import (
     connect_websocket_url,
     serve_websocket,
 )
+from watching import Production
 
 #: Trio chooses how much is read at once: with the default of 4 KiB, chunks are five times as slow.
 #: A longer queue of received messages (``message_queue_size``) makes no difference.
@@ -38,6 +40,7 @@ class Connection:
             "items": self.items,
             "chunks": self.chunks,
             "ingest": self.ingest,
+            "produce": self.produce,
         }
 
     async def read(self) -> None:
@@ -73,6 +76,14 @@ class Connection:
             await self.websocket.send_message(prefix + common.CHUNK)
         await self.websocket.send_message(encode({"id": number, "end": True}))
 
+    async def produce(self, number: int, argument: list[str]) -> None:
+        kind, board = argument
+        prefix = number.to_bytes(ID_BYTES)
+        with Production(board) as production:
+            for data in production.of(kind):
+                await self.websocket.send_message(prefix + data)
+            await trio.sleep_forever()
+
     async def ingest(self, number: int, argument: None) -> None:
         count = total = 0
         async for item in self.uploads[number][1]:
@@ -84,7 +95,10 @@ class Connection:
 
 async def run_server(transport: str) -> None:
     async def handle(request) -> None:
-        await Connection(await request.accept()).read()
+        try:
+            await Connection(await request.accept()).read()
+        except* ConnectionClosed:
+            pass  # by a client that has left a stream before its end
 
     async with trio.open_nursery() as nursery:
         serving = partial(serve_websocket, handle, "127.0.0.1", 0, None, **OPTIONS)
@@ -104,7 +118,7 @@ class Call:
         return self.result
 
 
-class Client(common.Client):
+class Client(special.Client):
     def __init__(self, websocket: WebSocketConnection) -> None:
         self.websocket = websocket
         self.ids = itertools.count(1)
@@ -169,6 +183,11 @@ class Client(common.Client):
         await send(encode({"id": number, "end": True}))
         return tuple(await call.wait())
 
+    @asynccontextmanager
+    async def produce(self, kind: str, board: str):
+        # It has no end, and there is no message that asks for one.
+        yield await self.open_stream("produce", [kind, board])
+
 
 @asynccontextmanager
 async def open_client(address: str) -> AsyncIterator[Client]:
@@ -182,4 +201,4 @@ async def open_client(address: str) -> AsyncIterator[Client]:
 
 
 if __name__ == "__main__":
-    common.trio_main(run_server, open_client)
+    common.trio_main(run_server, open_client, special.BY_ANY_PEER)

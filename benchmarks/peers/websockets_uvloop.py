@@ -14,7 +14,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import common
+import special
 import uvloop
+from watching import Production
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -39,6 +41,7 @@ class Connection:
             "items": self.items,
             "chunks": self.chunks,
             "ingest": self.ingest,
+            "produce": self.produce,
         }
 
     async def read(self) -> None:
@@ -70,6 +73,14 @@ class Connection:
             await self.websocket.send(prefix + common.CHUNK)
         await self.websocket.send(encode({"id": number, "end": True}))
 
+    async def produce(self, number: int, argument: list[str]) -> None:
+        kind, board = argument
+        prefix = number.to_bytes(ID_BYTES)
+        with Production(board) as production:
+            for data in production.of(kind):
+                await self.websocket.send(prefix + data)
+            await asyncio.Event().wait()
+
     async def ingest(self, number: int, argument: None) -> None:
         queue = self.uploads[number]
         count = total = 0
@@ -89,7 +100,7 @@ async def run_server(transport: str) -> None:
         await server.serve_forever()
 
 
-class Client(common.Client):
+class Client(special.Client):
     def __init__(self, websocket: ClientConnection) -> None:
         self.websocket = websocket
         self.ids = itertools.count(1)
@@ -151,6 +162,17 @@ class Client(common.Client):
         await send(encode({"id": number, "end": True}))
         return tuple(await result)
 
+    @asynccontextmanager
+    async def produce(self, kind: str, board: str):
+        queue = await self.open_stream("produce", [kind, board])
+        # It has no end, and there is no message that asks for one.
+        yield items_of(queue)
+
+
+async def items_of(queue: asyncio.Queue) -> AsyncIterator[bytes]:
+    while True:
+        yield await queue.get()
+
 
 @asynccontextmanager
 async def open_client(address: str) -> AsyncIterator[Client]:
@@ -159,9 +181,11 @@ async def open_client(address: str) -> AsyncIterator[Client]:
         reader = asyncio.create_task(client.read())
         try:
             yield client
+            # It reads on meanwhile: streams that were left are still coming in.
+            await websocket.close()
         finally:
             reader.cancel()
 
 
 if __name__ == "__main__":
-    common.asyncio_main(run_server, open_client, run=uvloop.run)
+    common.asyncio_main(run_server, open_client, special.BY_ANY_PEER, run=uvloop.run)

@@ -22,8 +22,14 @@ async def together(functions: Sequence[Callable[[], Awaitable[object]]]) -> None
             nursery.start_soon(function)
 
 
+async def within(seconds: float, function: Callable[[], Awaitable[object]]) -> bool:
+    with trio.move_on_after(seconds) as scope:
+        await function()
+    return not scope.cancelled_caught
+
+
 def load(workload: str, size: int, seconds: float = 0.0) -> common.Load:
-    return common.Load(workload, size, seconds, together, "nowhere")
+    return common.Load(workload, size, seconds, together, "nowhere", trio.sleep, within)
 
 
 class Client(common.Client):

@@ -14,6 +14,9 @@ from benchmarks.peers import common
 from benchmarks.registry import PEERS, SCRIPTS, Peer
 from benchmarks.workloads import WORKLOADS
 
+#: What the scripts of the peers have in common.
+SHARED = {"common", "protobuf_messages", "special", "watching"}
+
 peers = pytest.mark.parametrize("peer", PEERS.values(), ids=PEERS)
 
 
@@ -76,5 +79,4 @@ def test_no_script_hides_what_another_imports(path: Path) -> None:
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
-    shared = {"common", "protobuf_messages"}
-    assert imported & {each.stem for each in SCRIPTS.glob("*.py")} <= shared
+    assert imported & {each.stem for each in SCRIPTS.glob("*.py")} <= SHARED
