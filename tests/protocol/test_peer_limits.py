@@ -55,7 +55,7 @@ def test_what_is_written_keeps_to_them() -> None:
     """R26, R28."""
     outbox = Outbox(JSON, lambda frame: None)
     keep_to(outbox, Announced())
-    assert (outbox.message_bytes, outbox.message_frames) == (64 * 1024, 32)
+    assert (outbox.message_bytes, outbox.message_frames) == (64 * 1024, 4096)
     assert (outbox.chunk_bytes, outbox.whole_bytes) == (64 * 1024, 128 * 1024)
     assert outbox.room.limit == 256 * 1024 * 1024
     keep_to(outbox, Announced(max_message_bytes=2000, max_message_frames=3, max_partial_bytes=5))

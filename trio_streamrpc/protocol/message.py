@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from trio_streamrpc.protocol.frames import Frame
 
-__all__ = ["FRAME_BYTES", "MESSAGE_BYTES", "MESSAGE_FRAMES", "Message"]
+__all__ = ["FRAME_BYTES", "MESSAGE_BYTES", "Message"]
 
 #: A message is filled up to about this many bytes (R1).
 MESSAGE_BYTES = 64 * 1024
-#: The most frames of one message: the other side is to work on the first of many calls, or of many
-#: answers, while this one still writes the others.
-MESSAGE_FRAMES = 32
+#: The most calls of one message, and the most answers: the other side is to work on the first of
+#: many while this one still writes the others.
+MESSAGE_CALLS = 32
 #: What a frame costs beside its payload: an upper bound, so that a message is never longer than it
 #: was reckoned.
 FRAME_BYTES = 112
@@ -19,12 +19,14 @@ FRAME_BYTES = 112
 class Message:
     """What goes into one message: as much as fits, or one frame of any length (R1)."""
 
-    __slots__ = ("frames", "limit", "room")
+    __slots__ = ("calls", "frames", "limit", "room")
 
     def __init__(self, room: int, limit: int) -> None:
         self.frames: list[Frame] = []
         self.room = room
         self.limit = limit
+        #: How many calls and answers may still go in.
+        self.calls = MESSAGE_CALLS
 
     def fits(self, size: int) -> bool:
         """Whether a frame with so many bytes of payload may go in."""
@@ -37,6 +39,13 @@ class Message:
         if not self.fits(size):
             return False
         self.put(frame, size)
+        return True
+
+    def add_call(self, frame: Frame, size: int) -> bool:
+        """Put in a call, or an answer, if it fits."""
+        if not self.calls or not self.add(frame, size):
+            return False
+        self.calls -= 1
         return True
 
     def put(self, frame: Frame, size: int) -> None:

@@ -15,9 +15,8 @@ calls that run, grants by merging, and other control frames by ``control_bytes``
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from typing import final
+from typing import TypeVar, final
 
 from msgspec import Raw
 
@@ -32,11 +31,13 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Result,
 )
-from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, MESSAGE_FRAMES, Message
+from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, Message
 from trio_streamrpc.protocol.parts import Claim, Room, Slices, Value
 from trio_streamrpc.protocol.turns import Turns
 
 __all__ = ["Outbox"]
+
+_Frame = TypeVar("_Frame", bound=Frame)
 
 #: What one id may put into a message before it is another's turn.
 TURN_BYTES = 16 * 1024
@@ -85,7 +86,7 @@ class Outbox:
     ) -> None:
         self._family = family
         self._written = written
-        self._control: deque[tuple[Frame, int]] = deque()
+        self._control: list[tuple[Frame, int]] = []
         #: Bytes of control frames and refusals that wait, grants aside: those merge (R24).
         self.control_bytes = 0
         self._grants: dict[int, Grant] = {}
@@ -99,14 +100,14 @@ class Outbox:
         self.room = Room(2**53, self._found_room)
         #: Claims of calls that have waited for room, and have it now.
         self.granted: list[Claim] = []
-        self._refusals: deque[tuple[Error, int]] = deque()
+        self._refusals: list[tuple[Error, int]] = []
         #: What alone is still to be written, once the connection has failed.
         self._last: list[Frame] | None = None
         #: Streams whose producers may go on, since what waited for them was taken.
         self.unblocked: list[int] = []
         #: The most that goes into one message and one chunk; the other side's limits (R26, R28).
         self.message_bytes = MESSAGE_BYTES
-        self.message_frames = MESSAGE_FRAMES
+        self.message_frames = 4096
         self.chunk_bytes = MESSAGE_BYTES
         #: The longest value that goes whole.
         self.whole_bytes = 2**53
@@ -288,7 +289,7 @@ class Outbox:
                 priority, more = turn.priority, self._take_value(turn, message)
             else:
                 frame, size, priority = turn
-                more = message.add(frame, size)
+                more = message.add_call(frame, size)
                 if more:
                     self._written(frame)
             if not more:
@@ -297,21 +298,20 @@ class Outbox:
 
     def _take_first(self, message: Message) -> bool:
         """Control frames, then opening frames, then refusals; False if one of them did not fit."""
-        while self._control:
-            frame, size = self._control[0]
-            if not message.add(frame, size):
-                return False
-            self._control.popleft()
-            self.control_bytes -= FRAME_BYTES + size
-        while self._grants:
+        if self._control and not self._take_bounded(self._control, message):
+            return False
+        # Those of many streams may come as fast as they are written: the rest has its part, too.
+        share = self.message_bytes // 2
+        while self._grants and share > 0:
             id = next(iter(self._grants))
             if not message.add(self._grants[id]):
                 return False
             del self._grants[id]
+            share -= FRAME_BYTES
         while self._opening:
             id = next(iter(self._opening))
             opening, size = self._opening[id]
-            if not message.add(opening, size):
+            if not message.add_call(opening, size):
                 return False
             del self._opening[id]
             if isinstance(opening, Chunk):
@@ -323,13 +323,18 @@ class Outbox:
                 self._turns.add(value, value.priority)
             else:
                 self._written(opening)
-        while self._refusals:
-            refusal, size = self._refusals[0]
-            if not message.add(refusal, size):
-                return False
-            self._refusals.popleft()
+        return not self._refusals or self._take_bounded(self._refusals, message)
+
+    def _take_bounded(self, waiting: list[tuple[_Frame, int]], message: Message) -> bool:
+        """What counts in ``control_bytes``; False if not all of it fitted."""
+        taken = 0
+        for frame, size in waiting:
+            if not message.add(frame, size):
+                break
+            taken += 1
             self.control_bytes -= FRAME_BYTES + size
-        return True
+        del waiting[:taken]
+        return not waiting
 
     def _take_turn(self, queue: _Queue, message: Message) -> bool:
         """One stream's turn: a chunk of what waits, and its final frame if that was all.

@@ -98,7 +98,7 @@ class Room:
         self.limit = limit
         #: The bytes of all places that are taken.
         self.used = 0
-        self._line: deque[Claim] = deque()
+        self._line: list[Claim] = []
         self._granted = granted
 
     def claim(self, size: int, owner: object = None) -> Claim:
@@ -135,7 +135,7 @@ class Room:
         elif claim in self._line:
             self._line.remove(claim)
         while self._line and self.used + self._line[0].size <= self.limit:
-            first = self._line.popleft()
+            first = self._line.pop(0)
             first.granted = True
             self.used += first.size
             self._granted(first)

@@ -8,7 +8,7 @@ from trio_streamrpc.errors import ResourceExhausted
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Codec
 from trio_streamrpc.protocol.frames import VERSION, Announced, Family, Hello, WindowInfo
-from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, MESSAGE_FRAMES
+from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES
 from trio_streamrpc.protocol.outbox import Outbox
 
 __all__ = [
@@ -50,7 +50,7 @@ def make_hello(family: Family, limits: Limits, metadata: Raw | None) -> Hello:
 def keep_to(outbox: Outbox, announced: Announced) -> None:
     """What is written keeps to what the other side accepts, from now on (R26)."""
     outbox.message_bytes = min(MESSAGE_BYTES, announced.max_message_bytes)
-    outbox.message_frames = min(MESSAGE_FRAMES, announced.max_message_frames)
+    outbox.message_frames = announced.max_message_frames
     outbox.chunk_bytes = min(MESSAGE_BYTES, announced.max_frame_bytes)
     outbox.whole_bytes = whole_bytes(announced)
     outbox.room.limit = announced.max_partial_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -39,7 +39,10 @@ async def run_connection(
 
     Its block begins when both sides have said hello.
     """
-    async with open_background_nursery() as nursery:
+    async with AsyncExitStack() as stack:
+        nursery = transport.nursery
+        if nursery is None:
+            nursery = await stack.enter_async_context(open_background_nursery())
         try:
             connection = Connection(
                 transport,

@@ -14,7 +14,6 @@ context variable changed, no cancellation.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
@@ -39,7 +38,7 @@ class Workers:
     def __init__(self, nursery: trio.Nursery, ended: Callable[[Handler], None]) -> None:
         self._nursery = nursery
         self._ended = ended
-        self._waiting: deque[UnaryHandler] = deque()
+        self._waiting: list[UnaryHandler] = []
         self._now = trio.lowlevel.current_clock().current_time
         #: Whether a worker was started that has not begun.
         self._is_coming = False
@@ -57,7 +56,7 @@ class Workers:
     async def _work(self) -> None:
         self._is_coming = False
         if self._waiting:
-            await self._run_calls(self._waiting.popleft())
+            await self._run_calls(self._waiting.pop(0))
 
     async def _run_calls(self, handler: UnaryHandler) -> None:
         """Run that call and, as long as it and those after it leave no trace, those that wait."""
@@ -80,7 +79,7 @@ class Workers:
                         break
                     handler.finish()
                     self._ended(handler)
-                    handler = self._waiting.popleft()
+                    handler = self._waiting.pop(0)
         except BaseException as error:
             if not is_confined(error):
                 self._ended(handler)

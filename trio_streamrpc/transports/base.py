@@ -38,6 +38,9 @@ class Transport(trio.abc.AsyncResource):
     close_code: int = 1000
     close_reason: str = ""
 
+    #: The nursery that its own tasks live in, if it has one: it lasts as long as the transport, and
+    #: the connection's tasks may live there too.
+    nursery: trio.Nursery | None = None
     #: Whether :meth:`send_nowait` may ever succeed.
     sends_nowait: bool = False
 

@@ -244,6 +244,7 @@ async def connect_websocket(
             headers=_decoded(socket.handshake_headers),
             close_timeout=limits.close_timeout,
         )
+        transport.nursery = background
         try:
             yield transport
         finally:
@@ -274,6 +275,8 @@ async def accept_websocket(
                     # Of trio-websocket, or of what it stands on: a client that went away, or that
                     # sent more behind its handshake than it may. It was no client of ours.
                     transport = None
+            if transport is not None:
+                transport.nursery = background
             yield transport
     finally:
         with trio.CancelScope(shield=True):
