@@ -208,8 +208,9 @@ def _decoded(decode: Callable[[bytearray], T], value: bytearray) -> T:
         raise ValueError(_shortly(error)) from None
 
 
+@functools.cache
 def codec_for(encoding: str, *, max_bytes: int, max_frames: int) -> Codec:
-    """The codec of that name; ValueError if there is none."""
+    """The codec of that name; ValueError if there is none. It keeps nothing of what it codes."""
     for each in (MsgpackCodec, JsonCodec):
         if each.encoding == encoding:
             return each(max_bytes=max_bytes, max_frames=max_frames)

@@ -5,12 +5,11 @@ highest priority. While several lines wait, every eighth turn goes round all of 
 whoever waits gets a turn, within a number of turns that depends on who stands in front of it and
 on how many priorities there are, and not on how much the others have to say.
 
-Most connections never use but one priority, and then this is one deque.
+Most connections never use but one priority, and then this is one list.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Generic, TypeVar
 
 __all__ = ["Turns"]
@@ -28,10 +27,10 @@ class Turns(Generic[T]):
 
     def __init__(self) -> None:
         #: The line of the highest priority; empty only if nobody waits at all.
-        self.line: deque[T] = deque()
+        self.line: list[T] = []
         self._priority = 0
         #: The other lines, none of them empty, from the highest priority to the lowest.
-        self._lower: list[tuple[int, deque[T]]] = []
+        self._lower: list[tuple[int, list[T]]] = []
         self._turn = 0
         #: The priority that had the last turn, and the one to which the round has come.
         self._served = 0
@@ -51,16 +50,16 @@ class Turns(Generic[T]):
         if self._lower:
             return self._take_of_many()
         self._resume = False
-        return self.line.popleft()
+        return self.line.pop(0)
 
     def give_back(self, entry: T, priority: int) -> None:
         """It could not use its turn, and has the next one."""
         line = self.line if priority == self._priority else self._other_line(priority)
-        line.appendleft(entry)
+        line.insert(0, entry)
         self._served = priority
         self._resume = True
 
-    def _other_line(self, priority: int) -> deque[T]:
+    def _other_line(self, priority: int) -> list[T]:
         """The line of a priority that is not the highest so far; a new one if there is none."""
         if not self.line:
             # Nobody waits: this is the highest now.
@@ -68,11 +67,11 @@ class Turns(Generic[T]):
             return self.line
         if priority > self._priority:
             self._lower.insert(0, (self._priority, self.line))
-            self._priority, self.line = priority, deque()
+            self._priority, self.line = priority, []
             return self.line
         place = sum(each > priority for each, _ in self._lower)
         if place == len(self._lower) or self._lower[place][0] != priority:
-            self._lower.insert(place, (priority, deque()))
+            self._lower.insert(place, (priority, []))
         return self._lower[place][1]
 
     def _take_of_many(self) -> T:
@@ -84,13 +83,13 @@ class Turns(Generic[T]):
             priority = self._next_of_round() if self._turn % ROUND == 0 else self._priority
         self._served = priority
         if priority == self._priority:
-            entry = self.line.popleft()
+            entry = self.line.pop(0)
             if not self.line:
                 self._priority, self.line = self._lower.pop(0)
             return entry
         place = next(i for i, (each, _) in enumerate(self._lower) if each == priority)
         line = self._lower[place][1]
-        entry = line.popleft()
+        entry = line.pop(0)
         if not line:
             del self._lower[place]
         return entry

@@ -94,13 +94,14 @@ class Connection(Face):
         self._parting = False
         #: Set once a peer that broke the protocol has been told, or could not be.
         self._last_word: trio.Event | None = None
+        on_final = self.caller.on_final
         endpoint_events = (
             self._on_hello,
             self.callee.on_call,
-            self.caller.on_final,
-            self.caller.on_final,
+            on_final,
+            on_final,
             self.caller.on_chunk,
-            self.caller.on_final,
+            on_final,
             self.callee.on_cancel,
             self.callee.on_grant,
             _ignore,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -39,10 +39,8 @@ async def run_connection(
 
     Its block begins when both sides have said hello.
     """
-    async with AsyncExitStack() as stack:
-        nursery = transport.nursery
-        if nursery is None:
-            nursery = await stack.enter_async_context(open_background_nursery())
+    own = open_background_nursery() if transport.nursery is None else nullcontext(transport.nursery)
+    async with own as nursery:
         try:
             connection = Connection(
                 transport,
