@@ -182,14 +182,14 @@ class RemoteStream(Stream[T_co]):
 
     async def receive(self) -> T_co:
         await trio.lowlevel.checkpoint()
-        while not self._items:
+        while not self._items and not self._fetch_nowait():
             await self._fetch()
         return self._take()
 
     async def __anext__(self) -> T_co:
         await trio.lowlevel.checkpoint()
         try:
-            while not self._items:
+            while not self._items and not self._fetch_nowait():
                 await self._fetch()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
@@ -201,9 +201,20 @@ class RemoteStream(Stream[T_co]):
     async def receive_batch(self) -> list[T_co]:
         """All that has arrived, and at least one item; otherwise as :meth:`receive`."""
         await trio.lowlevel.checkpoint()
-        while not self._items:
+        while not self._items and not self._fetch_nowait():
             await self._fetch()
         return self._take_all()
+
+    def _fetch_nowait(self) -> bool:
+        """Fetch the next chunk if it is here, and it is nobody else's turn; False if not."""
+        receiver = self._receiver
+        if receiver is None or self._closed or self._turn.locked():
+            return False
+        try:
+            self._items.extend(receiver.chunks.receive_nowait())
+        except (trio.WouldBlock, trio.EndOfChannel):
+            return False
+        return True
 
     async def _fetch(self) -> None:
         """Wait until there are items; raises what stands in their place."""
