@@ -331,6 +331,15 @@ def test_grants_are_counted_like_any_frame() -> None:
         assert length(frames) <= 1000
 
 
+def test_calls_that_keep_coming_leave_room_for_a_stream() -> None:
+    """R12: they go first, and there may be as many as are written."""
+    box = Box()
+    box.items(2, 10)
+    for number in range(100):
+        box.calls(2 * number + 1)
+    assert box.takes() == [*(f"call {2 * number + 1}" for number in range(32)), "chunk 2 x1"]
+
+
 def test_a_call_does_not_wait_for_the_grants_of_a_thousand_streams() -> None:
     """R12: they go first, and they may come as fast as they are written."""
     box = Box()

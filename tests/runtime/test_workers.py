@@ -13,9 +13,17 @@ import trio
 import trio.testing
 
 from tests.runtime.ends import Ends, open_ends, quiet
-from trio_streamrpc import ConnectionLost, RemoteError, current_call, rpc
+from trio_streamrpc import ConnectionLost, RemoteError, RpcError, current_call, rpc
 
 USER: ContextVar[str] = ContextVar("user")
+
+
+#: What a generator may hold open that is not closed.
+SCOPES = {
+    "deadline": lambda: trio.move_on_after(60),
+    "plain": trio.CancelScope,
+    "shield": lambda: trio.CancelScope(shield=True),
+}
 
 
 class Service:
@@ -61,14 +69,14 @@ class Service:
         return trio.current_effective_deadline() == math.inf
 
     @rpc
-    async def leave_open(self) -> None:
+    async def leave_open(self, what: str) -> None:
         """Take one item of a generator, and do not close it."""
-        generator = self._open()
+        generator = self._open(what)
         self.generators.append(generator)
         await anext(generator)
 
-    async def _open(self) -> AsyncIterator[None]:
-        with trio.move_on_after(60):
+    async def _open(self, what: str) -> AsyncIterator[None]:
+        with SCOPES[what]():
             yield
 
     @rpc
@@ -213,16 +221,44 @@ async def test_one_that_fails_fails_alone(autojump_clock):
         assert [str(results[1]), str(results[3])] == ["LookupError: no"] * 2
 
 
-async def test_a_scope_that_is_left_open_is_nobody_elses(autojump_clock):
+@pytest.mark.parametrize("what", SCOPES)
+async def test_a_scope_that_is_left_open_is_nobody_elses(autojump_clock, what):
     """A generator with a scope in it that is not closed: the call fails that has done so."""
     async with open_service() as (ends, service):
-        calls = [("note", 1), ("leave_open",), ("is_unlimited",), ("note", 2)]
+        calls = [("note", 1), ("leave_open", what), ("is_unlimited",), ("note", 2)]
         results = await call_all(ends, *calls)
         assert results[0] == 1
         assert "Cancel scope stack corrupted" in str(results[1])
         assert results[2:] == [True, 2]
-        [generator] = service.generators
-        await generator.aclose()
+        with pytest.raises(RemoteError, match="corrupted"):
+            await ends.client.call("leave_open", what)
+        assert await ends.client.call("is_unlimited") is True
+        for generator in service.generators:
+            await generator.aclose()
+
+
+async def test_one_worker_is_there_and_others_come_and_go(autojump_clock):
+    async with open_service() as (ends, service):
+        await ends.client.call("note", 0)
+        await ends.client.call("note", 1)
+        assert service.tasks[0] is service.tasks[1]
+        await ends.client.call("sign_in", "ada")
+        await ends.client.call("note", 2)
+        assert service.tasks[2] is not service.tasks[1], "the other has seen ada"
+        assert await ends.client.call("sign_in", "bob") is None
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(ends.client.call, "wait", number)
+            await quiet()
+            assert len(set(service.tasks[-3:])) == 3
+            service.gate.set()
+
+
+async def test_where_scopes_cannot_be_seen_none_is_shared(autojump_clock, monkeypatch):
+    monkeypatch.setattr("trio_streamrpc.runtime.workers.INNERMOST", "no_such_attribute")
+    async with open_service() as (ends, service):
+        assert await call_all(ends, *[("note", each) for each in range(5)]) == list(range(5))
+        assert len(set(service.tasks)) == 6
 
 
 async def test_answers_are_written_while_others_run(autojump_clock):
@@ -270,3 +306,39 @@ async def call_all_lost(ends: Ends) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(5):
             nursery.start_soon(one, number)
+
+
+class Odd(RpcError):
+    """An error that cannot even say what it is."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "code":
+            raise ZeroDivisionError(name)
+        return super().__getattribute__(name)
+
+
+class Clumsy:
+    @rpc(errors=(Odd,))
+    async def bad(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Odd("odd")
+
+
+async def test_an_error_that_cannot_be_told_ends_no_more_than_its_call(autojump_clock, caplog):
+    """Nobody is there to be told, and the log cannot be told either."""
+    async with open_ends(Clumsy(), clean=False) as ends:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lost_call, ends, "bad")
+            await quiet()
+            await trio.aclose_forcefully(ends.down)
+            await ends.server.wait_closed()
+            await quiet()
+        assert ends.server.callee.running == 0
+    assert "how bad has ended could not be told" in caplog.text
+
+
+async def lost_call(ends: Ends, method: str) -> None:
+    with pytest.raises(ConnectionLost):
+        await ends.client.call(method)

@@ -10,7 +10,15 @@ import trio
 
 from tests.protocol.wire import read
 from tests.runtime.ends import quiet
-from trio_streamrpc import Connection, ConnectionLost, Limits, Transport, open_connection, rpc
+from trio_streamrpc import (
+    Connection,
+    ConnectionLost,
+    InternalError,
+    Limits,
+    Transport,
+    open_connection,
+    rpc,
+)
 from trio_streamrpc.transports.memory import open_memory_transports
 
 
@@ -152,3 +160,17 @@ async def test_a_call_that_is_cancelled_is_said_whole_all_the_same(autojump_cloc
             await connection.call("echo", 1)
         assert scope.cancelled_caught
         assert await connection.call("echo", 2) == 2
+
+
+async def test_a_fault_of_the_transport_is_the_end_of_the_connection(autojump_clock, caplog):
+    """And not the caller's, who happened to be the one that wrote."""
+    async with opened() as (connection, transport):
+
+        def fail(message: bytes | str) -> bool:
+            raise LookupError("no such socket")
+
+        transport.send_nowait = fail  # type: ignore[method-assign]
+        with pytest.raises(InternalError, match="the connection failed: LookupError"):
+            await connection.call("echo", 1)
+        await connection.wait_closed()
+    assert "no such socket" in caplog.text

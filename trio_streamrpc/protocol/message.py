@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trio_streamrpc.protocol.frames import Frame
 
-__all__ = ["FRAME_BYTES", "MESSAGE_BYTES", "Message"]
+__all__ = ["FRAME_BYTES", "MESSAGE_BYTES", "MESSAGE_CALLS", "Message"]
 
 #: A message is filled up to about this many bytes (R1).
 MESSAGE_BYTES = 64 * 1024
@@ -19,14 +19,14 @@ FRAME_BYTES = 112
 class Message:
     """What goes into one message: as much as fits, or one frame of any length (R1)."""
 
-    __slots__ = ("calls", "frames", "limit", "room")
+    __slots__ = ("answers", "frames", "limit", "room")
 
     def __init__(self, room: int, limit: int) -> None:
         self.frames: list[Frame] = []
         self.room = room
         self.limit = limit
-        #: How many calls and answers may still go in.
-        self.calls = MESSAGE_CALLS
+        #: How many answers may still go in.
+        self.answers = MESSAGE_CALLS
 
     def fits(self, size: int) -> bool:
         """Whether a frame with so many bytes of payload may go in."""
@@ -41,11 +41,11 @@ class Message:
         self.put(frame, size)
         return True
 
-    def add_call(self, frame: Frame, size: int) -> bool:
-        """Put in a call, or an answer, if it fits."""
-        if not self.calls or not self.add(frame, size):
+    def add_answer(self, frame: Frame, size: int) -> bool:
+        """Put in an answer, if it fits."""
+        if not self.answers or not self.add(frame, size):
             return False
-        self.calls -= 1
+        self.answers -= 1
         return True
 
     def put(self, frame: Frame, size: int) -> None:

@@ -31,7 +31,7 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Result,
 )
-from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, Message
+from trio_streamrpc.protocol.message import FRAME_BYTES, MESSAGE_BYTES, MESSAGE_CALLS, Message
 from trio_streamrpc.protocol.parts import Claim, Room, Slices, Value
 from trio_streamrpc.protocol.turns import Turns
 
@@ -289,7 +289,7 @@ class Outbox:
                 priority, more = turn.priority, self._take_value(turn, message)
             else:
                 frame, size, priority = turn
-                more = message.add_call(frame, size)
+                more = message.add_answer(frame, size)
                 if more:
                     self._written(frame)
             if not more:
@@ -300,7 +300,8 @@ class Outbox:
         """Control frames, then opening frames, then refusals; False if one of them did not fit."""
         if self._control and not self._take_bounded(self._control, message):
             return False
-        # Those of many streams may come as fast as they are written: the rest has its part, too.
+        # Those of many streams may come as fast as they are written, and so may calls: what comes
+        # after them has its part of each message, too.
         share = self.message_bytes // 2
         while self._grants and share > 0:
             id = next(iter(self._grants))
@@ -308,11 +309,13 @@ class Outbox:
                 return False
             del self._grants[id]
             share -= FRAME_BYTES
-        while self._opening:
+        calls = MESSAGE_CALLS
+        while self._opening and calls:
             id = next(iter(self._opening))
             opening, size = self._opening[id]
-            if not message.add_call(opening, size):
+            if not message.add(opening, size):
                 return False
+            calls -= 1
             del self._opening[id]
             if isinstance(opening, Chunk):
                 continue

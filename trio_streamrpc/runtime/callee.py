@@ -1,4 +1,4 @@
-"""This side serves: a task for each call that arrives, until its final frame is said."""
+"""This side serves: which calls that arrive are run, by what, and which are refused."""
 
 from __future__ import annotations
 
@@ -72,6 +72,11 @@ class Callee:
     def mask(self) -> bool:
         return self._mask
 
+    def start(self) -> None:
+        """Start what runs the calls."""
+        if self._table is not None:
+            self._workers.open()
+
     def on_call(self, frame: CallFrame) -> None:
         """A call has come: find its method and start its handler, or refuse it."""
         if self.closing:
@@ -104,7 +109,7 @@ class Callee:
             return
         self._handlers[frame.id] = handler
         if export is None and type(handler) is UnaryHandler:
-            self._workers.start(handler)
+            self._workers.run(handler)
         elif export is None:
             self._connection.nursery.start_soon(self._run, handler, name=handler.task_name)
         elif not export.start(handler, self._run, handler.task_name):
@@ -130,7 +135,7 @@ class Callee:
             self._ended(handler)
 
     def _ended(self, handler: Handler) -> None:
-        del self._handlers[handler.id]
+        self._handlers.pop(handler.id, None)
         if handler.export is not None:
             handler.export.stopped(handler)
         self.check_idle()

@@ -117,6 +117,7 @@ class Caller:
         exchange = self._open(request, ticket, timeout=ticket.timeout)
         self._pending[exchange.id] = pending
         if len(self._pending) == 1:
+            # Nobody is there whose call could travel with it.
             self.connection.writer.push()
         else:
             self.connection.wake_writer()

@@ -198,6 +198,7 @@ class Connection(Face):
 
     def start(self) -> None:
         """Start the connection's tasks."""
+        self.callee.start()
         self.nursery.start_soon(self._read, name="streamrpc reader")
         self.nursery.start_soon(self.writer.run, name="streamrpc writer")
         self.nursery.start_soon(keep_alive, self, name="streamrpc keepalive")

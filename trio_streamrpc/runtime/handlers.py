@@ -1,7 +1,7 @@
 """One call on the side that serves it: how its handler runs, and how it ends.
 
-Each handler has one scope, shielded from birth and entered before it starts: nothing ends it but
-its connection asking (:meth:`Handler.ask`), and what is asked is given ``cleanup`` seconds. How a
+Each handler runs in one scope, shielded and entered before it starts: nothing ends it but its
+connection asking (:meth:`Handler.ask`), and what is asked is given ``cleanup`` seconds. How a
 generator is asked depends on where it stands; ``docs/architecture.md`` has the points.
 """
 
@@ -90,7 +90,7 @@ class Handler(ABC):
 
     @cached_property
     def scope(self) -> trio.CancelScope:
-        """What it runs in, and is cancelled by."""
+        """What it runs in, and is cancelled by: its own, unless it runs in a worker's."""
         return trio.CancelScope(shield=self._is_shielded())
 
     @cached_property
@@ -138,12 +138,18 @@ class Handler(ABC):
             self._tell()
         elif self._error is not None:
             # Nobody hears of it any more, so at least the log has it.
-            self._describe(self._error)
+            self._log(self._error)
         if self._overran:
             self.endpoint.stopped(self.exchange)
             LOGGER.warning("%s has stopped after all", self.name)
         # Its traceback refers to this frame, which refers to it.
         self._error = None
+
+    def _log(self, error: BaseException) -> None:
+        try:
+            self._describe(error)
+        except Exception:
+            LOGGER.exception("how %s has ended could not be told", self.name)
 
     def _tell(self) -> None:
         try:

@@ -44,6 +44,7 @@ class Writer:
         """Something may have been put into the outbox."""
         self._parking.unpark()
 
+    @trio.lowlevel.enable_ki_protection
     def push(self) -> None:
         """Write what waits in the outbox, on the spot if that is possible.
 
@@ -53,16 +54,20 @@ class Writer:
         if not self._transport.sends_nowait or not self._parking.occupied:
             self.wake()
             return
-        message = self._next()
-        if message is None:
-            return
-        if self._transport.send_nowait(message):
-            self._connection.on_written()
-            if self._endpoint.outbox:
+        try:
+            message = self._next()
+            if message is None:
+                return
+            if self._transport.send_nowait(message):
+                self._connection.on_written()
+                if self._endpoint.outbox:
+                    self.wake()
+            else:
+                self._unsent, self.since = message, self._now()
                 self.wake()
-        else:
-            self._unsent, self.since = message, self._now()
-            self.wake()
+        except Exception as error:
+            # It is nothing that whoever has said something could do anything about.
+            self._fail(error)
 
     def _next(self) -> bytes | str | None:
         message = self._endpoint.next_message()
@@ -96,9 +101,13 @@ class Writer:
                 await connection.wait_closed()
             connection.lose(error)
         except Exception as error:
-            self.since = None
-            LOGGER.exception("the connection with %s failed", connection.remote)
-            connection.lose(InternalError(f"the connection failed: {type(error).__name__}"))
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """A fault of this library, or of a transport."""
+        self.since = None
+        LOGGER.error("the connection with %s failed", self._connection.remote, exc_info=error)
+        self._connection.lose(InternalError(f"the connection failed: {type(error).__name__}"))
 
     @property
     def idle(self) -> bool:
