@@ -127,8 +127,12 @@ class Caller:
             self.abandon(exchange.id)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        pending.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        if pending.answer is None:
+            pending.task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        else:
+            # The connection was lost in writing it.
+            await trio.lowlevel.checkpoint()
         assert pending.answer is not None
         return pending.answer
 
