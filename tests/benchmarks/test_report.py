@@ -102,7 +102,7 @@ def test_the_json_of_a_full_run_has_the_same_shape_and_more() -> None:
 
 def test_a_workload_that_nobody_measured_is_empty() -> None:
     assert as_json(Results([{}]), [W1], CONTESTANTS, medians_only=True) == {"W1": {}}
-    assert "W1" not in as_text(Results([{}]), [W1], CONTESTANTS)
+    assert "### W1" not in as_text(Results([{}]), [W1], CONTESTANTS)
 
 
 def test_a_table() -> None:
