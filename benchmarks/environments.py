@@ -15,8 +15,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,17 +132,44 @@ def _directory(name: str, requirements: Path, *made_by: str) -> Path:
 
 def _python(name: str, requirements: Path, commands: Commands) -> Environment:
     directory = _directory(name, requirements, sys.version, sys.executable)
-    scripts = "Scripts" if os.name == "nt" else "bin"
-    python = str(directory / scripts / f"python{sysconfig.get_config_var('EXE') or ''}")
-    if not (directory / READY).exists():
-        install = ["install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]
+    install = ["install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]
+
+    def build(place: Path) -> None:
+        python = _interpreter(place)
         try:
-            _with_uv(directory, python, install, commands)
+            _with_uv(place, python, install, commands)
         except NoEnvironment:
             # It is not there, or what pip is configured with is unknown to it.
-            _with_pip(directory, python, install, commands)
-        (directory / READY).touch()
-    return Environment(python, directory)
+            _with_pip(place, python, install, commands)
+
+    _make(directory, build)
+    return Environment(_interpreter(directory), directory)
+
+
+def _interpreter(directory: Path) -> str:
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    return str(directory / scripts / f"python{sysconfig.get_config_var('EXE') or ''}")
+
+
+def _make(directory: Path, build: Callable[[Path], None]) -> None:
+    """Have it built where nobody looks, and put it in its place when it is whole: two runs may
+    do so at once, and the first to end is the one that is kept."""
+    if (directory / READY).exists():
+        return
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{directory.name}-", dir=KEPT) as beside:
+        # What is run in it is found from where the interpreter is: it may be moved.
+        place = Path(beside) / "built"
+        build(place)
+        (place / READY).touch()
+        try:
+            place.rename(directory)
+        except OSError:
+            if (directory / READY).exists():
+                return
+            # Something is there that was never finished.
+            shutil.rmtree(directory, ignore_errors=True)
+            place.rename(directory)
 
 
 def _with_uv(directory: Path, python: str, install: list[str], commands: Commands) -> None:
@@ -170,12 +198,13 @@ def _node(name: str, requirements: Path, commands: Commands) -> Environment:
     if node is None or npm is None:
         raise NoEnvironment("Node.js with npm is not there")
     directory = _directory(name, requirements)
-    if not (directory / READY).exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        shutil.copy(requirements, directory / "package.json")
-        commands.run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=directory)
-        (directory / READY).touch()
+
+    def build(place: Path) -> None:
+        place.mkdir(parents=True)
+        shutil.copy(requirements, place / "package.json")
+        commands.run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=place)
+
+    _make(directory, build)
     return Environment(node, directory)
 
 

@@ -71,6 +71,42 @@ def test_what_was_not_finished_is_made_again(places: Path, monkeypatch: pytest.M
     assert len(again.commands) == 2
 
 
+def test_two_first_runs_at_once(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one installs, another does all of it: both have the one that was whole first."""
+    (places / "one.txt").write_text("msgspec==0.20.0\n")
+    others: list[object] = []
+
+    class Slow(Recorded):
+        def run(self, *command: str, cwd: Path | None = None) -> None:
+            super().run(*command, cwd=cwd)
+            if "install" in command:
+                others.append(made(monkeypatch, Recorded()))
+                kept = others[0]
+                assert isinstance(kept, Environment)
+                assert kept.directory is not None
+                (kept.directory / "mark").touch()
+
+    environment = made(monkeypatch, Slow())
+    assert isinstance(environment, Environment)
+    assert [environment] == others
+    assert environment.directory is not None
+    assert (environment.directory / "mark").exists()
+    assert list((places / "kept").iterdir()) == [environment.directory]
+
+
+def test_what_an_interrupted_run_left_is_replaced(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places / "one.txt").write_text("msgspec==0.20.0\n")
+    environment = made(monkeypatch, Recorded())
+    assert isinstance(environment, Environment)
+    assert environment.directory is not None
+    (environment.directory / environments.READY).unlink()
+    (environment.directory / "half").touch()
+    assert made(monkeypatch, Recorded()) == environment
+    assert [each.name for each in environment.directory.iterdir()] == [environments.READY]
+
+
 def test_uv_is_used_where_it_is_there_and_pip_where_it_fails(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
