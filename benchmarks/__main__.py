@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import time
@@ -50,8 +51,11 @@ def plan_of(arguments: Sequence[str]) -> Plan:
     given = parser.parse_args(arguments)
     if given.rounds < ROUNDS:
         parser.error(f"--rounds: fewer than {ROUNDS} say nothing of the spread")
-    if not given.scale > 0:
-        parser.error("--scale: it has to be above 0")
+    if not (given.scale > 0 and math.isfinite(given.scale)):
+        parser.error("--scale: it has to be above 0, and finite")
+    for option in ("only", "peers", "transport"):
+        if getattr(given, option) == []:
+            parser.error(f"--{option}: it names nothing")
     try:
         workloads = _workloads(given.only, quick=given.quick)
         names = _peers(given.peers, quick=given.quick)
