@@ -43,6 +43,9 @@ READY = "ready"
 #: How long an installation may take, in seconds.
 PATIENCE = 300.0
 
+#: Words of installers on a network that is not there.
+OF_NETWORK = ("connection", "retrying", "resolve", "unreachable")
+
 
 class NoEnvironment(Exception):
     """An environment that cannot be made; its message fits in a line."""
@@ -208,6 +211,13 @@ def _node(name: str, requirements: Path, commands: Commands) -> Environment:
     return Environment(node, directory)
 
 
+def _reason(lines: list[str]) -> str:
+    """The line that says why. Without a network, an installer ends by saying that there is no
+    such version: what it said of the connection comes before."""
+    of_network = (each for each in lines if any(word in each.lower() for word in OF_NETWORK))
+    return next(of_network, lines[-1])
+
+
 class Commands:
     """What is run to install: from several threads, and all of it can be stopped."""
 
@@ -217,7 +227,7 @@ class Commands:
         self._stopped = False
 
     def run(self, *command: str, cwd: Path | None = None) -> None:
-        """Run it to its end; raises :exc:`NoEnvironment` with its last line if it fails."""
+        """Run it to its end; raises :exc:`NoEnvironment` with a line of it if it fails."""
         with self._lock:
             if self._stopped:
                 raise NoEnvironment("it was interrupted")
@@ -242,7 +252,7 @@ class Commands:
                 self._running.discard(process)
         if process.returncode != 0:
             lines = said.strip().splitlines() or [f"it ended with {process.returncode}"]
-            raise NoEnvironment(f"{Path(command[0]).name}: {lines[-1][:200]}")
+            raise NoEnvironment(f"{Path(command[0]).name}: {_reason(lines)[:200]}")
 
     def stop(self) -> None:
         """End what runs, and start no more."""

@@ -167,6 +167,19 @@ def test_a_command_that_fails_is_told_in_a_line() -> None:
     assert str(raised.value) == f"{Path(sys.executable).name}: two"
 
 
+def test_a_command_without_a_network_says_so() -> None:
+    lines = [
+        "WARNING: pip is old",
+        "WARNING: Retrying (Retry(total=4)) after: Network is unreachable",
+        "WARNING: Retrying (Retry(total=3)) after: Network is unreachable",
+        "ERROR: No matching distribution found for grpcio==1.76.0",
+    ]
+    script = f"print({chr(10).join(lines)!r}); raise SystemExit(1)"
+    with pytest.raises(NoEnvironment) as raised:
+        Commands().run(sys.executable, "-c", script)
+    assert str(raised.value) == f"{Path(sys.executable).name}: {lines[1]}"
+
+
 def test_a_command_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "PATIENCE", 0.01)
     with pytest.raises(NoEnvironment, match="it took over 0 s"):
