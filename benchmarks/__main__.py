@@ -138,6 +138,9 @@ def main(arguments: Sequence[str]) -> int:
         runner.tell(f"the machine is busy (load {busy} in the last minute): figures will be lower")
     try:
         found, ready = prepared(plan.contestants)
+        if None in ready:
+            for line in environments.other_than_pinned():
+                runner.tell(line)
         runner.tell(f"the environments are there after {time.monotonic() - started:.1f} s")
         results = runner.run(found, ready, plan.workloads, plan.effort, plan.rounds)
     except KeyboardInterrupt:

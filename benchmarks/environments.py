@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ __all__ = [
     "ROOT",
     "Environment",
     "NoEnvironment",
+    "commit",
+    "other_than_pinned",
     "requirements_of",
     "the_own_one",
     "the_prepared",
@@ -93,7 +96,8 @@ def versions_of(name: str | None) -> dict[str, str]:
     """What is pinned in that environment, or what is installed beside the project."""
     if name is None:
         packages = ("trio", "trio-websocket", "wsproto", "msgspec", "cattrs")
-        return {each: importlib.metadata.version(each) for each in packages}
+        found = {each: _installed(each) for each in packages}
+        return {"trio-streamrpc": _own_version(), **found}
     path = requirements_of(name)
     if path.suffix == ".json":
         dependencies: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["dependencies"]
@@ -101,6 +105,54 @@ def versions_of(name: str | None) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     pins = (line.partition("==") for line in lines if "==" in line)
     return {package.strip(): version.strip() for package, _, version in pins}
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _own_version() -> str:
+    """That of the tree it is imported from, or the one that is installed."""
+    try:
+        content = (_own_place() / "pyproject.toml").read_text(encoding="utf-8")
+    except OSError:
+        return _installed("trio-streamrpc")
+    version: str = tomllib.loads(content)["project"]["version"]
+    return version
+
+
+def _own_place() -> Path:
+    return Path(the_own_one().variables["PYTHONPATH"])
+
+
+def commit() -> str | None:
+    """The commit of the tree that is measured, in short; None where it is no repository."""
+    try:
+        place = _own_place()
+        if not (place / ".git").exists():
+            return None
+        return subprocess.run(
+            ["git", "-C", str(place), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+        ).stdout.strip()
+    except (NoEnvironment, OSError, subprocess.SubprocessError):
+        return None
+
+
+def other_than_pinned() -> list[str]:
+    """In what ours and the peers that are built on the same libraries differ, a line each."""
+    pinned, own = versions_of("trio"), versions_of(None)
+    return [
+        f"{each} is {own[each]} for ours, and {pinned[each]} for the peers on Trio"
+        for each in ("trio", "msgspec", "wsproto", "trio-websocket")
+        if own[each] != pinned[each]
+    ]
 
 
 def the_prepared(names: Iterable[str]) -> dict[str, Environment | NoEnvironment]:

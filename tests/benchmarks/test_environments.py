@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import threading
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -159,6 +162,47 @@ def test_without_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(NoEnvironment, match="trio_streamrpc cannot be imported here"):
         environments.the_own_one()
+
+
+def test_the_commit_is_that_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Environment(sys.executable, variables={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(environments, "the_own_one", lambda: own)
+    assert environments.commit() is None
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.invalid"]
+    for each in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *each], check=True)
+    found = environments.commit()
+    assert found is not None
+    assert re.fullmatch("[0-9a-f]{7,}", found)
+
+
+def test_the_version_is_that_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Environment(sys.executable, variables={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(environments, "the_own_one", lambda: own)
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "9.8.7"\n')
+    assert environments.versions_of(None)["trio-streamrpc"] == "9.8.7"
+
+
+def test_a_version_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Environment(sys.executable, variables={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(environments, "the_own_one", lambda: own)
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    assert set(environments.versions_of(None).values()) == {"unknown"}
+
+
+def absent(package: str) -> str:
+    raise PackageNotFoundError(package)
+
+
+def test_versions_that_are_not_those_of_the_peers(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = environments.versions_of(None)
+    pinned = {**own, "msgspec": "0.0.1"}
+    (places / "trio.txt").write_text("".join(f"{each}=={pinned[each]}\n" for each in pinned))
+    assert environments.other_than_pinned() == [
+        f"msgspec is {own['msgspec']} for ours, and 0.0.1 for the peers on Trio"
+    ]
 
 
 def test_a_command_that_fails_is_told_in_a_line() -> None:
