@@ -161,7 +161,20 @@ def main(arguments: Sequence[str]) -> int:
             Path(plan.json).write_text(f"{content}\n", encoding="utf-8")
     if plan.plot is not None:
         report.plot(results, plan.workloads, plan.plot)
-    return 0 if any(results.rounds) else 1
+    missing = missing_of(plan, results, found)
+    if missing:
+        runner.tell(f"missing, or in part: {', '.join(each.name for each in missing)}")
+    if any(each.peer.name == "ours" for each in missing):
+        return 1
+    return 0 if results.has_figures() else 1
+
+
+def missing_of(
+    plan: Plan, results: runner.Results, found: Sequence[Contestant]
+) -> list[Contestant]:
+    """Those that were to be measured and were not, or failed in something."""
+    failed = {contestant for contestant, _ in results.failures}
+    return [each for each in plan.contestants if each not in found or each.name in failed]
 
 
 if __name__ == "__main__":

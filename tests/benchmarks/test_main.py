@@ -7,16 +7,42 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from benchmarks.__main__ import plan_of, prepared
+from benchmarks.__main__ import main, plan_of, prepared
 from benchmarks.environments import Environment, NoEnvironment
-from benchmarks.registry import PEERS
+from benchmarks.registry import PEERS, Contestant
+from benchmarks.runner import Failure, Results
 from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parent.parent.parent
+CHOICE = ["--only", "W1", "--peers", "ours,grpc", "--transport", "ws"]
 QUICK = ["W1", "W2", "W3", "W4", "W5", "W8"]
+
+
+class RunOf(Protocol):
+    def __call__(self, measured: list[Contestant], failed: list[Contestant]) -> None: ...
+
+
+@pytest.fixture
+def run_of(monkeypatch: pytest.MonkeyPatch) -> RunOf:
+    """The run is made up: who has a figure of W1, who fails; the others have no environment."""
+
+    def give(measured: list[Contestant], failed: list[Contestant]) -> None:
+        results = Results([{"W1": {}}])
+        for each in measured:
+            results.add(each.name, "W1", {"value": 1.0})
+        for each in failed:
+            results.add(each.name, "W1", Failure("why"))
+        found = [*measured, *failed]
+        monkeypatch.setattr("benchmarks.__main__.prepared", lambda chosen: (found, {}))
+        monkeypatch.setattr("benchmarks.runner.run", lambda *arguments: results)
+        # It stays as it is for the tests.
+        monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+
+    return give
 
 
 def planned(*arguments: str) -> tuple[list[str], list[str]]:
@@ -108,6 +134,40 @@ def test_a_peer_without_an_environment_is_left_out(
     assert [each.name for each in found] == ["ours_ws", "ours_tcp", "floor_trio_tcp"]
     assert set(ready) == {None, "trio"}
     assert capsys.readouterr().err == "without the peers in grpc_aio: no network\n"
+
+
+GRPC = Contestant(PEERS["grpc_aio"])
+OURS = Contestant(PEERS["ours"], "ws")
+
+
+@pytest.mark.parametrize(
+    ("measured", "failed", "code", "said"),
+    [
+        ([OURS, GRPC], [], 0, ""),
+        ([OURS], [GRPC], 0, "missing, or in part: grpc_aio\n"),
+        ([OURS], [], 0, "missing, or in part: grpc_aio\n"),
+        ([GRPC], [OURS], 1, "missing, or in part: ours_ws\n"),
+        ([GRPC], [], 1, "missing, or in part: ours_ws\n"),
+        ([], [OURS, GRPC], 1, "missing, or in part: ours_ws, grpc_aio\n"),
+    ],
+)
+def test_the_exit_code(
+    measured: list[Contestant],
+    failed: list[Contestant],
+    code: int,
+    said: str,
+    run_of: RunOf,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_of(measured, failed)
+    assert main(CHOICE) == code
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert "".join(each for each in lines if each.startswith("missing")) == said
+
+
+def test_without_a_figure_the_exit_code_is_1(run_of: RunOf) -> None:
+    run_of([], [GRPC])
+    assert main(["--only", "W1", "--peers", "grpc"]) == 1
 
 
 def command(*arguments: str) -> list[str]:
