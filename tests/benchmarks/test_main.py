@@ -124,6 +124,55 @@ def test_arguments_that_mean_nothing(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_where_nothing_can_be_written(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said before anything is measured."""
+    nowhere = tmp_path / "nowhere"
+    problems = {
+        nowhere / "figures": f"{option}: {nowhere} is no directory",
+        tmp_path: f"{option}: {tmp_path} is a directory",
+    }
+    for path, said in problems.items():
+        with pytest.raises(SystemExit) as ended:
+            plan_of([option, str(path)])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_where_it_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(SystemExit):
+        plan_of(["--json", str(tmp_path / "figures")])
+    assert f"--json: {tmp_path / 'figures'} cannot be written" in capsys.readouterr().err
+
+
+def test_a_plot_needs_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        plan_of(["--plot", str(tmp_path / "figures.png")])
+    assert "--plot needs matplotlib: pip install matplotlib" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_not_lost(
+    tmp_path: Path,
+    run_of: RunOf,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The directory goes away while it measures."""
+    monkeypatch.setattr("benchmarks.__main__._unwritable", lambda path: None)
+    run_of([OURS, GRPC], [])
+    assert main(["--quick", *CHOICE, "--json", str(tmp_path / "gone" / "figures")]) == 1
+    _, _, said = capsys.readouterr().err.partition("not written: ")
+    assert json.loads(said[said.index("{") :]) == {"W1": {"ours_ws": 1.0, "grpc_aio": 1.0}}
+
+
 def test_a_peer_without_an_environment_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
