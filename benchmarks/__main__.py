@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import math
+import os
 import signal
 import sys
 import time
@@ -50,8 +53,19 @@ def plan_of(arguments: Sequence[str]) -> Plan:
     given = parser.parse_args(arguments)
     if given.rounds < ROUNDS:
         parser.error(f"--rounds: fewer than {ROUNDS} say nothing of the spread")
-    if not given.scale > 0:
-        parser.error("--scale: it has to be above 0")
+    if not (given.scale > 0 and math.isfinite(given.scale)):
+        parser.error("--scale: it has to be above 0, and finite")
+    for option in ("only", "peers", "transport"):
+        if getattr(given, option) == []:
+            parser.error(f"--{option}: it names nothing")
+    for option in ("json", "plot"):
+        path = getattr(given, option)
+        if path is not None and (option, path) != ("json", "-"):
+            problem = _unwritable(Path(path))
+            if problem is not None:
+                parser.error(f"--{option}: {problem}")
+    if given.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install matplotlib")
     try:
         workloads = _workloads(given.only, quick=given.quick)
         names = _peers(given.peers, quick=given.quick)
@@ -64,6 +78,17 @@ def plan_of(arguments: Sequence[str]) -> Plan:
         parser.error("no peer that is chosen measures a workload that is chosen")
     effort = Effort(given.quick, given.scale)
     return Plan(workloads, found, effort, given.rounds, given.json, given.plot)
+
+
+def _unwritable(path: Path) -> str | None:
+    """Why no file can be written there, as far as that can be told without doing so."""
+    if path.is_dir():
+        return f"{path} is a directory"
+    if not path.parent.is_dir():
+        return f"{path.parent} is no directory"
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        return f"{path} cannot be written"
+    return None
 
 
 def _names(text: str) -> list[str]:
@@ -134,6 +159,9 @@ def main(arguments: Sequence[str]) -> int:
         runner.tell(f"the machine is busy (load {busy} in the last minute): figures will be lower")
     try:
         found, ready = prepared(plan.contestants)
+        if None in ready:
+            for line in environments.other_than_pinned():
+                runner.tell(line)
         runner.tell(f"the environments are there after {time.monotonic() - started:.1f} s")
         results = runner.run(found, ready, plan.workloads, plan.effort, plan.rounds)
     except KeyboardInterrupt:
@@ -142,19 +170,43 @@ def main(arguments: Sequence[str]) -> int:
     runner.tell(f"measured after {time.monotonic() - started:.1f} s")
     for line in results.not_measured():
         runner.tell(f"no figure: {line}")
+    written = write(plan, results, found)
+    missing = missing_of(plan, results, found)
+    if missing:
+        runner.tell(f"missing, or in part: {', '.join(each.name for each in missing)}")
+    if any(each.peer.name == "ours" for each in missing):
+        return 1
+    return 0 if written and results.has_figures() else 1
+
+
+def write(plan: Plan, results: runner.Results, found: Sequence[Contestant]) -> bool:
+    """Write what was asked for. Where that fails, what was measured is not lost: the JSON goes to
+    stderr, and the answer is False."""
     # With the JSON on stdout, the tables go where the progress went.
     text = report.as_text(results, plan.workloads, found)
     print(text, file=sys.stderr if plan.json == "-" else sys.stdout)
-    if plan.json is not None:
-        figures = report.as_json(results, plan.workloads, found, medians_only=plan.effort.quick)
-        content = json.dumps(figures, indent=2, ensure_ascii=False)
+    figures = report.as_json(results, plan.workloads, found, medians_only=plan.effort.quick)
+    content = json.dumps(figures, indent=2, ensure_ascii=False)
+    try:
         if plan.json == "-":
             print(content)
-        else:
+        elif plan.json is not None:
             Path(plan.json).write_text(f"{content}\n", encoding="utf-8")
-    if plan.plot is not None:
-        report.plot(results, plan.workloads, plan.plot)
-    return 0 if any(results.rounds) else 1
+        if plan.plot is not None:
+            report.plot(results, plan.workloads, plan.plot)
+    except (ImportError, OSError, ValueError) as error:
+        runner.tell(f"not written: {error}")
+        runner.tell(content)
+        return False
+    return True
+
+
+def missing_of(
+    plan: Plan, results: runner.Results, found: Sequence[Contestant]
+) -> list[Contestant]:
+    """Those that were to be measured and were not, or failed in something."""
+    failed = {contestant for contestant, _ in results.failures}
+    return [each for each in plan.contestants if each not in found or each.name in failed]
 
 
 if __name__ == "__main__":

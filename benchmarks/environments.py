@@ -15,8 +15,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,8 @@ __all__ = [
     "ROOT",
     "Environment",
     "NoEnvironment",
+    "commit",
+    "other_than_pinned",
     "requirements_of",
     "the_own_one",
     "the_prepared",
@@ -41,6 +45,9 @@ READY = "ready"
 
 #: How long an installation may take, in seconds.
 PATIENCE = 300.0
+
+#: Words of installers on a network that is not there.
+OF_NETWORK = ("connection", "retrying", "resolve", "unreachable")
 
 
 class NoEnvironment(Exception):
@@ -89,7 +96,8 @@ def versions_of(name: str | None) -> dict[str, str]:
     """What is pinned in that environment, or what is installed beside the project."""
     if name is None:
         packages = ("trio", "trio-websocket", "wsproto", "msgspec", "cattrs")
-        return {each: importlib.metadata.version(each) for each in packages}
+        found = {each: _installed(each) for each in packages}
+        return {"trio-streamrpc": _own_version(), **found}
     path = requirements_of(name)
     if path.suffix == ".json":
         dependencies: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["dependencies"]
@@ -97,6 +105,54 @@ def versions_of(name: str | None) -> dict[str, str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     pins = (line.partition("==") for line in lines if "==" in line)
     return {package.strip(): version.strip() for package, _, version in pins}
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _own_version() -> str:
+    """That of the tree it is imported from, or the one that is installed."""
+    try:
+        content = (_own_place() / "pyproject.toml").read_text(encoding="utf-8")
+    except OSError:
+        return _installed("trio-streamrpc")
+    version: str = tomllib.loads(content)["project"]["version"]
+    return version
+
+
+def _own_place() -> Path:
+    return Path(the_own_one().variables["PYTHONPATH"])
+
+
+def commit() -> str | None:
+    """The commit of the tree that is measured, in short; None where it is no repository."""
+    try:
+        place = _own_place()
+        if not (place / ".git").exists():
+            return None
+        return subprocess.run(
+            ["git", "-C", str(place), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            check=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+        ).stdout.strip()
+    except (NoEnvironment, OSError, subprocess.SubprocessError):
+        return None
+
+
+def other_than_pinned() -> list[str]:
+    """In what ours and the peers that are built on the same libraries differ, a line each."""
+    pinned, own = versions_of("trio"), versions_of(None)
+    return [
+        f"{each} is {own[each]} for ours, and {pinned[each]} for the peers on Trio"
+        for each in ("trio", "msgspec", "wsproto", "trio-websocket")
+        if own[each] != pinned[each]
+    ]
 
 
 def the_prepared(names: Iterable[str]) -> dict[str, Environment | NoEnvironment]:
@@ -131,17 +187,44 @@ def _directory(name: str, requirements: Path, *made_by: str) -> Path:
 
 def _python(name: str, requirements: Path, commands: Commands) -> Environment:
     directory = _directory(name, requirements, sys.version, sys.executable)
-    scripts = "Scripts" if os.name == "nt" else "bin"
-    python = str(directory / scripts / f"python{sysconfig.get_config_var('EXE') or ''}")
-    if not (directory / READY).exists():
-        install = ["install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]
+    install = ["install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]
+
+    def build(place: Path) -> None:
+        python = _interpreter(place)
         try:
-            _with_uv(directory, python, install, commands)
+            _with_uv(place, python, install, commands)
         except NoEnvironment:
             # It is not there, or what pip is configured with is unknown to it.
-            _with_pip(directory, python, install, commands)
-        (directory / READY).touch()
-    return Environment(python, directory)
+            _with_pip(place, python, install, commands)
+
+    _make(directory, build)
+    return Environment(_interpreter(directory), directory)
+
+
+def _interpreter(directory: Path) -> str:
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    return str(directory / scripts / f"python{sysconfig.get_config_var('EXE') or ''}")
+
+
+def _make(directory: Path, build: Callable[[Path], None]) -> None:
+    """Have it built where nobody looks, and put it in its place when it is whole: two runs may
+    do so at once, and the first to end is the one that is kept."""
+    if (directory / READY).exists():
+        return
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{directory.name}-", dir=KEPT) as beside:
+        # What is run in it is found from where the interpreter is: it may be moved.
+        place = Path(beside) / "built"
+        build(place)
+        (place / READY).touch()
+        try:
+            place.rename(directory)
+        except OSError:
+            if (directory / READY).exists():
+                return
+            # Something is there that was never finished.
+            shutil.rmtree(directory, ignore_errors=True)
+            place.rename(directory)
 
 
 def _with_uv(directory: Path, python: str, install: list[str], commands: Commands) -> None:
@@ -170,13 +253,21 @@ def _node(name: str, requirements: Path, commands: Commands) -> Environment:
     if node is None or npm is None:
         raise NoEnvironment("Node.js with npm is not there")
     directory = _directory(name, requirements)
-    if not (directory / READY).exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        shutil.copy(requirements, directory / "package.json")
-        commands.run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=directory)
-        (directory / READY).touch()
+
+    def build(place: Path) -> None:
+        place.mkdir(parents=True)
+        shutil.copy(requirements, place / "package.json")
+        commands.run(npm, "install", "--no-audit", "--no-fund", "--loglevel=error", cwd=place)
+
+    _make(directory, build)
     return Environment(node, directory)
+
+
+def _reason(lines: list[str]) -> str:
+    """The line that says why. Without a network, an installer ends by saying that there is no
+    such version: what it said of the connection comes before."""
+    of_network = (each for each in lines if any(word in each.lower() for word in OF_NETWORK))
+    return next(of_network, lines[-1])
 
 
 class Commands:
@@ -188,7 +279,7 @@ class Commands:
         self._stopped = False
 
     def run(self, *command: str, cwd: Path | None = None) -> None:
-        """Run it to its end; raises :exc:`NoEnvironment` with its last line if it fails."""
+        """Run it to its end; raises :exc:`NoEnvironment` with a line of it if it fails."""
         with self._lock:
             if self._stopped:
                 raise NoEnvironment("it was interrupted")
@@ -213,7 +304,7 @@ class Commands:
                 self._running.discard(process)
         if process.returncode != 0:
             lines = said.strip().splitlines() or [f"it ended with {process.returncode}"]
-            raise NoEnvironment(f"{Path(command[0]).name}: {lines[-1][:200]}")
+            raise NoEnvironment(f"{Path(command[0]).name}: {_reason(lines)[:200]}")
 
     def stop(self) -> None:
         """End what runs, and start no more."""

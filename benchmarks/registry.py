@@ -52,7 +52,10 @@ _ALL = (
         "ours",
         "ours.py",
         None,
-        settings="max_calls=2000, for a thousand streams at once; all else has its default",
+        settings=(
+            "nothing, except that the server of W10 has max_calls=2000, for a thousand streams at "
+            "once on a connection"
+        ),
         documentation="README.md",
         transports=("ws", "tcp", "unix"),
         workloads=(

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.environments import versions_of
+from benchmarks.environments import commit, versions_of
 from benchmarks.registry import Contestant
 from benchmarks.runner import Results, number_of
 from benchmarks.workloads import WORKLOADS, Workload
@@ -202,6 +202,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load": load(),
         "python": platform.python_version(),
+        "commit": commit(),
     }
 
 

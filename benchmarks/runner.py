@@ -44,6 +44,10 @@ class Results:
             found.setdefault((contestant, reason), []).append(workload)
         return [f"{name} {', '.join(each)}: {reason}" for (name, reason), each in found.items()]
 
+    def has_figures(self) -> bool:
+        """Whether there is anything to report."""
+        return any(figures for each in self.rounds for figures in each.values())
+
     def add(self, contestant: str, workload: str, outcome: Figures | Failure) -> None:
         """Take what the last round gave. What failed once has no figure: none of a part."""
         if isinstance(outcome, Failure):

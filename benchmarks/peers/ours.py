@@ -20,8 +20,10 @@ from watching import Board, Production
 
 from trio_streamrpc import Limits, Window, connect, rpc, serve, with_options
 
-#: W10 has a thousand calls at once on a connection, where by default a hundred wait for no place.
-LIMITS = Limits(max_calls=2_000)
+#: W10 has a thousand calls at once on a connection, more than a server takes by default: it has
+#: a server of its own, whose transport is called so, and all else is measured by the defaults.
+MANY = "many-"
+MANY_LIMITS = Limits(max_calls=2_000)
 
 #: So many items that none comes to an end.
 ENDLESS = 10**12
@@ -166,6 +168,15 @@ async def idle(client: Client, load: common.Load) -> common.Figures:
     return await special.idle_connections(client, load, connect)
 
 
+async def many_streams(client: Client, load: common.Load) -> common.Figures:
+    """W10, on a server of its own."""
+    script = str(Path(__file__))
+    command = [sys.executable, script, "serve", f"{MANY}{urlsplit(load.address).scheme}"]
+    with running(command) as address:
+        async with open_client(address) as own:
+            return await special.many_streams(own, load)
+
+
 async def long_link(client: Client, load: common.Load) -> common.Figures:
     """W12: what a window that grows by itself lets through a link of so many ms each way, in
     percent of what one does that is never full; after the first half of the time, too."""
@@ -216,20 +227,31 @@ def relay(address: str, milliseconds: int):
     parts = urlsplit(address)
     script = Path(__file__).with_name("relay.py")
     command = [sys.executable, str(script), parts.netloc or parts.path, str(milliseconds)]
+    with running(command) as port:
+        scheme = "tcp" if parts.scheme == "unix" else parts.scheme
+        yield f"{scheme}://127.0.0.1:{port}"
+
+
+@contextmanager
+def running(command: list[str]):
+    """A process that ends with the block: the first line that it says."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            port = int(process.stdout.readline())
-            scheme = "tcp" if parts.scheme == "unix" else parts.scheme
-            yield f"{scheme}://127.0.0.1:{port}"
+            line = process.stdout.readline().decode().strip()
+            if not line:
+                raise ChildProcessError(f"{Path(command[1]).name} said nothing")
+            yield line
         finally:
             process.kill()
 
 
 async def run_server(transport: str) -> None:
+    limits = MANY_LIMITS if transport.startswith(MANY) else None
+    transport = transport.removeprefix(MANY)
     with tempfile.TemporaryDirectory() as directory:
         url = f"unix://{directory}/socket" if transport == "unix" else f"{transport}://127.0.0.1:0"
         async with trio.open_nursery() as nursery:
-            server = await nursery.start(partial(serve, limits=LIMITS), Service(), url)
+            server = await nursery.start(partial(serve, limits=limits), Service(), url)
             common.announce(server.url)
 
 
@@ -245,6 +267,7 @@ if __name__ == "__main__":
         "W3b": in_batches,
         "W3t": typed,
         "W9": idle,
+        "W10": many_streams,
         "W12": long_link,
     }
     common.trio_main(run_server, open_client, workloads)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 import threading
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -71,6 +74,42 @@ def test_what_was_not_finished_is_made_again(places: Path, monkeypatch: pytest.M
     assert len(again.commands) == 2
 
 
+def test_two_first_runs_at_once(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one installs, another does all of it: both have the one that was whole first."""
+    (places / "one.txt").write_text("msgspec==0.20.0\n")
+    others: list[object] = []
+
+    class Slow(Recorded):
+        def run(self, *command: str, cwd: Path | None = None) -> None:
+            super().run(*command, cwd=cwd)
+            if "install" in command:
+                others.append(made(monkeypatch, Recorded()))
+                kept = others[0]
+                assert isinstance(kept, Environment)
+                assert kept.directory is not None
+                (kept.directory / "mark").touch()
+
+    environment = made(monkeypatch, Slow())
+    assert isinstance(environment, Environment)
+    assert [environment] == others
+    assert environment.directory is not None
+    assert (environment.directory / "mark").exists()
+    assert list((places / "kept").iterdir()) == [environment.directory]
+
+
+def test_what_an_interrupted_run_left_is_replaced(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places / "one.txt").write_text("msgspec==0.20.0\n")
+    environment = made(monkeypatch, Recorded())
+    assert isinstance(environment, Environment)
+    assert environment.directory is not None
+    (environment.directory / environments.READY).unlink()
+    (environment.directory / "half").touch()
+    assert made(monkeypatch, Recorded()) == environment
+    assert [each.name for each in environment.directory.iterdir()] == [environments.READY]
+
+
 def test_uv_is_used_where_it_is_there_and_pip_where_it_fails(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,10 +164,64 @@ def test_without_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
         environments.the_own_one()
 
 
+def test_the_commit_is_that_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Environment(sys.executable, variables={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(environments, "the_own_one", lambda: own)
+    assert environments.commit() is None
+    who = ["-c", "user.name=A", "-c", "user.email=a@example.invalid"]
+    for each in (["init", "-q"], [*who, "commit", "-q", "--allow-empty", "-m", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *each], check=True)
+    found = environments.commit()
+    assert found is not None
+    assert re.fullmatch("[0-9a-f]{7,}", found)
+
+
+def test_the_version_is_that_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Environment(sys.executable, variables={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(environments, "the_own_one", lambda: own)
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "9.8.7"\n')
+    assert environments.versions_of(None)["trio-streamrpc"] == "9.8.7"
+
+
+def test_a_version_that_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Environment(sys.executable, variables={"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setattr(environments, "the_own_one", lambda: own)
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    assert set(environments.versions_of(None).values()) == {"unknown"}
+
+
+def absent(package: str) -> str:
+    raise PackageNotFoundError(package)
+
+
+def test_versions_that_are_not_those_of_the_peers(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = environments.versions_of(None)
+    pinned = {**own, "msgspec": "0.0.1"}
+    (places / "trio.txt").write_text("".join(f"{each}=={pinned[each]}\n" for each in pinned))
+    assert environments.other_than_pinned() == [
+        f"msgspec is {own['msgspec']} for ours, and 0.0.1 for the peers on Trio"
+    ]
+
+
 def test_a_command_that_fails_is_told_in_a_line() -> None:
     with pytest.raises(NoEnvironment) as raised:
         Commands().run(sys.executable, "-c", "print('one'); print('two'); raise SystemExit(1)")
     assert str(raised.value) == f"{Path(sys.executable).name}: two"
+
+
+def test_a_command_without_a_network_says_so() -> None:
+    lines = [
+        "WARNING: pip is old",
+        "WARNING: Retrying (Retry(total=4)) after: Network is unreachable",
+        "WARNING: Retrying (Retry(total=3)) after: Network is unreachable",
+        "ERROR: No matching distribution found for grpcio==1.76.0",
+    ]
+    script = f"print({chr(10).join(lines)!r}); raise SystemExit(1)"
+    with pytest.raises(NoEnvironment) as raised:
+        Commands().run(sys.executable, "-c", script)
+    assert str(raised.value) == f"{Path(sys.executable).name}: {lines[1]}"
 
 
 def test_a_command_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,16 +7,42 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from benchmarks.__main__ import plan_of, prepared
+from benchmarks.__main__ import main, plan_of, prepared
 from benchmarks.environments import Environment, NoEnvironment
-from benchmarks.registry import PEERS
+from benchmarks.registry import PEERS, Contestant
+from benchmarks.runner import Failure, Results
 from benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parent.parent.parent
+CHOICE = ["--only", "W1", "--peers", "ours,grpc", "--transport", "ws"]
 QUICK = ["W1", "W2", "W3", "W4", "W5", "W8"]
+
+
+class RunOf(Protocol):
+    def __call__(self, measured: list[Contestant], failed: list[Contestant]) -> None: ...
+
+
+@pytest.fixture
+def run_of(monkeypatch: pytest.MonkeyPatch) -> RunOf:
+    """The run is made up: who has a figure of W1, who fails; the others have no environment."""
+
+    def give(measured: list[Contestant], failed: list[Contestant]) -> None:
+        results = Results([{"W1": {}}])
+        for each in measured:
+            results.add(each.name, "W1", {"value": 1.0})
+        for each in failed:
+            results.add(each.name, "W1", Failure("why"))
+        found = [*measured, *failed]
+        monkeypatch.setattr("benchmarks.__main__.prepared", lambda chosen: (found, {}))
+        monkeypatch.setattr("benchmarks.runner.run", lambda *arguments: results)
+        # It stays as it is for the tests.
+        monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+
+    return give
 
 
 def planned(*arguments: str) -> tuple[list[str], list[str]]:
@@ -79,8 +105,13 @@ def test_sizes_are_scaled() -> None:
         ("--transport pigeon", "--transport: pigeon is none of ws, "),
         ("--rounds 2", "--rounds: fewer than 3"),
         ("--scale 0", "--scale: it has to be above 0"),
+        ("--scale nan", "--scale: it has to be above 0, and finite"),
+        ("--scale inf", "--scale: it has to be above 0, and finite"),
+        ("--only=", "--only: it names nothing"),
+        ("--peers=", "--peers: it names nothing"),
+        ("--transport=", "--transport: it names nothing"),
         ("--only W8 --peers floor", "no peer that is chosen measures"),
-        ("--peers ours --transport ,", "no peer that is chosen measures"),
+        ("--peers ours --transport ,", "--transport: it names nothing"),
         ("--nothing", "unrecognized arguments"),
     ],
 )
@@ -93,6 +124,55 @@ def test_arguments_that_mean_nothing(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_where_nothing_can_be_written(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said before anything is measured."""
+    nowhere = tmp_path / "nowhere"
+    problems = {
+        nowhere / "figures": f"{option}: {nowhere} is no directory",
+        tmp_path: f"{option}: {tmp_path} is a directory",
+    }
+    for path, said in problems.items():
+        with pytest.raises(SystemExit) as ended:
+            plan_of([option, str(path)])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_where_it_may_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(SystemExit):
+        plan_of(["--json", str(tmp_path / "figures")])
+    assert f"--json: {tmp_path / 'figures'} cannot be written" in capsys.readouterr().err
+
+
+def test_a_plot_needs_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        plan_of(["--plot", str(tmp_path / "figures.png")])
+    assert "--plot needs matplotlib: pip install matplotlib" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_not_lost(
+    tmp_path: Path,
+    run_of: RunOf,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The directory goes away while it measures."""
+    monkeypatch.setattr("benchmarks.__main__._unwritable", lambda path: None)
+    run_of([OURS, GRPC], [])
+    assert main(["--quick", *CHOICE, "--json", str(tmp_path / "gone" / "figures")]) == 1
+    _, _, said = capsys.readouterr().err.partition("not written: ")
+    assert json.loads(said[said.index("{") :]) == {"W1": {"ours_ws": 1.0, "grpc_aio": 1.0}}
+
+
 def test_a_peer_without_an_environment_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +183,40 @@ def test_a_peer_without_an_environment_is_left_out(
     assert [each.name for each in found] == ["ours_ws", "ours_tcp", "floor_trio_tcp"]
     assert set(ready) == {None, "trio"}
     assert capsys.readouterr().err == "without the peers in grpc_aio: no network\n"
+
+
+GRPC = Contestant(PEERS["grpc_aio"])
+OURS = Contestant(PEERS["ours"], "ws")
+
+
+@pytest.mark.parametrize(
+    ("measured", "failed", "code", "said"),
+    [
+        ([OURS, GRPC], [], 0, ""),
+        ([OURS], [GRPC], 0, "missing, or in part: grpc_aio\n"),
+        ([OURS], [], 0, "missing, or in part: grpc_aio\n"),
+        ([GRPC], [OURS], 1, "missing, or in part: ours_ws\n"),
+        ([GRPC], [], 1, "missing, or in part: ours_ws\n"),
+        ([], [OURS, GRPC], 1, "missing, or in part: ours_ws, grpc_aio\n"),
+    ],
+)
+def test_the_exit_code(
+    measured: list[Contestant],
+    failed: list[Contestant],
+    code: int,
+    said: str,
+    run_of: RunOf,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run_of(measured, failed)
+    assert main(CHOICE) == code
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    assert "".join(each for each in lines if each.startswith("missing")) == said
+
+
+def test_without_a_figure_the_exit_code_is_1(run_of: RunOf) -> None:
+    run_of([], [GRPC])
+    assert main(["--only", "W1", "--peers", "grpc"]) == 1
 
 
 def command(*arguments: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from benchmarks.environments import commit
 from benchmarks.registry import PEERS, Contestant
 from benchmarks.report import Round, as_json, as_text, summarised
 from benchmarks.runner import Failure, Results
@@ -94,6 +95,8 @@ def test_the_json_of_a_full_run_has_the_same_shape_and_more() -> None:
     assert found["W1"] == {"ours_ws": 200.0, "grpc_aio": 400.0}
     assert found["versions"]["grpc_aio"]["grpcio"]
     assert found["versions"]["ours"]["trio"]
+    assert found["versions"]["ours"]["trio-streamrpc"]
+    assert found["machine"]["commit"] == commit()
     assert found["units"] == {"W1": "µs", "W3": "items/s"}
     assert found["rounds"][0]["W1"]["ours_ws"]["p99"] == 300.0
     assert found["machine"]["cores"] >= 1
@@ -102,7 +105,7 @@ def test_the_json_of_a_full_run_has_the_same_shape_and_more() -> None:
 
 def test_a_workload_that_nobody_measured_is_empty() -> None:
     assert as_json(Results([{}]), [W1], CONTESTANTS, medians_only=True) == {"W1": {}}
-    assert "W1" not in as_text(Results([{}]), [W1], CONTESTANTS)
+    assert "### W1" not in as_text(Results([{}]), [W1], CONTESTANTS)
 
 
 def test_a_table() -> None:

@@ -16,7 +16,9 @@ import trio
 
 from benchmarks.peers import common, special
 from benchmarks.peers.watching import Board, Production, Watched
+from benchmarks.processes import Process
 from benchmarks.registry import SCRIPTS
+from trio_streamrpc import Limits
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -221,3 +223,18 @@ def test_all_of_them_with_ours(tmp_path: Path) -> None:
         assert ours["W7i"]["ended_before_left"] == 1
         assert ours["W9"]["connections"] == 50
         assert 0 <= ours["W10"]["fairness"] <= 1
+
+
+def test_many_streams_of_ours_have_a_server_of_their_own() -> None:
+    """The server that all else is measured with has the default limits: some would wait there
+    for ever."""
+    command = [sys.executable, str(SCRIPTS / "ours.py")]
+    variables = {"PYTHONPATH": str(ROOT)}
+    many = Limits().max_calls + 50
+    with Process([*command, "serve", "tcp"], variables) as server:
+        address = server.line(20)
+        measuring = [*command, "measure", address, "0.01", f"W10={many}"]
+        with Process(measuring, variables) as client:
+            said = json.loads(client.line(40))
+    assert "error" not in said
+    assert said["value"] > 0
