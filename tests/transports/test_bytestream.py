@@ -297,6 +297,37 @@ async def test_a_close_goes_on_when_the_receive_beside_it_is_cancelled(
         await theirs.aclose()
 
 
+async def test_a_close_beside_a_close_lasts_as_long(autojump_clock: MockClock) -> None:
+    """It takes nothing away from what was sent: both wait for the other side's end."""
+    async with opened() as (theirs, transport), trio.open_nursery() as nursery:
+        await transport.send(b"last")
+        nursery.start_soon(transport.aclose)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(transport.aclose)
+        await wait_all_tasks_blocked()
+        await theirs.send_all(framed(b"late"))
+        await trio.sleep(1)
+        assert len(nursery.child_tasks) == 2
+        assert await theirs.receive_some() == framed(b"last")
+        await theirs.aclose()
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        await transport.aclose()
+
+
+async def test_a_close_that_is_cancelled_ends_the_other(autojump_clock: MockClock) -> None:
+    async with opened() as (theirs, transport), trio.open_nursery() as nursery:
+        nursery.start_soon(transport.aclose)
+        with trio.move_on_after(1) as scope:
+            await transport.aclose()
+        assert scope.cancelled_caught
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        assert trio.current_time() == 1
+        with pytest.raises(trio.BrokenResourceError):
+            await theirs.send_all(b"x")
+
+
 async def test_another_side_that_does_not_end(autojump_clock: MockClock) -> None:
     """It is waited for no longer than close_timeout, though it sends on and on."""
     async with opened() as (theirs, transport), trio.open_nursery() as nursery:

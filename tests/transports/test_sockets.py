@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.addresses import address, client_context, server_context
 from tests.transports.test_bytestream import framed
@@ -233,6 +233,27 @@ async def test_a_stream_that_was_closed() -> None:
         await stream.receive_some()
     with pytest.raises(trio.ClosedResourceError):
         await stream.send_all(b"x")
+
+
+async def test_a_stream_that_is_closed_twice(autojump_clock: MockClock) -> None:
+    """The second close waits for the first; only one that is cancelled closes at once."""
+    for cancelled in (False, True):
+        here, there = memory_stream_pair()
+        stream = OrderlyStream(here)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.aclose)
+            await wait_all_tasks_blocked()
+            with trio.move_on_after(1 if cancelled else 1000) as scope:
+                nursery.start_soon(close_later, there, 2)
+                start = trio.current_time()
+                await stream.aclose()
+            assert trio.current_time() - start == (1 if cancelled else 2)
+            assert scope.cancelled_caught is cancelled
+
+
+async def close_later(stream: trio.abc.Stream, seconds: float) -> None:
+    await trio.sleep(seconds)
+    await stream.aclose()
 
 
 async def test_who_is_there() -> None:

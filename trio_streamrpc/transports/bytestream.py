@@ -168,9 +168,12 @@ class ByteStreamTransport(Transport):
         """Close the stream; what was sent before arrives, if the other side takes it in time.
 
         A byte stream has no place for ``close_code``. What the other side still sends is dropped.
+        Another close beside this one lasts as long; one that is cancelled closes at once.
         """
         try:
-            if not self._closing:
+            if self._closing:
+                await self._closed.wait()
+            else:
                 self._closing = True
                 with trio.move_on_after(self._close_timeout):
                     if self._sending:

@@ -44,6 +44,7 @@ class OrderlyStream(trio.abc.Stream):
         self._closing = False
         #: Set when the last receive has ended that had begun before the close.
         self._released = trio.Event()
+        self._closed = trio.Event()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.stream.send_all(data)
@@ -72,9 +73,14 @@ class OrderlyStream(trio.abc.Stream):
                 self._released.set()
 
     async def aclose(self) -> None:
-        """Say that nothing more comes, wait until nothing more comes from there, and close."""
+        """Say that nothing more comes, wait until nothing more comes from there, and close.
+
+        Another close beside this one lasts as long; one that is cancelled closes at once.
+        """
         try:
-            if not self._closing:
+            if self._closing:
+                await self._closed.wait()
+            else:
                 self._closing = True
                 await self.stream.send_eof()
                 if self._receiving:
@@ -84,7 +90,10 @@ class OrderlyStream(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             pass
         finally:
-            await trio.aclose_forcefully(self.stream)
+            try:
+                await trio.aclose_forcefully(self.stream)
+            finally:
+                self._closed.set()
         await trio.lowlevel.checkpoint()
 
 
