@@ -25,6 +25,7 @@ from trio_streamrpc.transports.sockets import (
     OrderlyListener,
     OrderlyStream,
     address_in,
+    check_context,
     connect_tcp,
     listen_tcp,
     peer_name,
@@ -380,8 +381,7 @@ async def listen(
     Raises :exc:`OSError` if the address cannot be had, as Trio does.
     """
     scheme, address = _address(url)
-    if (ssl_context is None) == (scheme == "tls"):
-        raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
+    check_context(url, ssl_context, encrypted=scheme == "tls")
     if isinstance(address, str):
         return [await listen_unix(url, address)], url
     listeners, real = await listen_tcp(urlsplit(url), *address)

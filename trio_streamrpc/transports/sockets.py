@@ -14,6 +14,7 @@ __all__ = [
     "OrderlyListener",
     "OrderlyStream",
     "address_in",
+    "check_context",
     "connect_tcp",
     "listen_tcp",
     "peer_name",
@@ -108,6 +109,14 @@ class OrderlyListener(trio.abc.Listener[OrderlyStream]):
 
     async def aclose(self) -> None:
         await self._listener.aclose()
+
+
+def check_context(url: str, context: ssl.SSLContext | None, *, encrypted: bool) -> None:
+    """ValueError or TypeError if that is not what a server at the URL needs."""
+    if (context is not None) != encrypted:
+        raise ValueError(f"{url!r} needs {'an' if encrypted else 'no'} ssl_context")
+    if not isinstance(context, ssl.SSLContext | None):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {context!r}")
 
 
 def address_in(parts: SplitResult, url: str, *, default_port: int | None) -> tuple[str, int]:
