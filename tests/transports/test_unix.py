@@ -25,6 +25,7 @@ from trio_streamrpc.transports.unix import UnixListener, connect_unix, listen_un
         ("UNIX:///Run/Service.sock", "/Run/Service.sock"),
         ("unix:///run/a%20b%3Fc%23%25", "/run/a b?c#%"),
         ("unix:///run/%C3%A9", "/run/é"),
+        ("unix:///run/%0A", "/run/\n"),
         ("unix:///run/%FF", os.fsdecode(b"/run/\xff")),
         ("unix:///run/é", "/run/é"),
     ],
@@ -43,6 +44,11 @@ NO_PATHS = [
     "unix:///run/service?query",
     "unix:///run/service#fragment",
     "unix:///run/%00",
+    "unix:///run/\0",
+    "unix:///run/a\tb",
+    "unix:///run/a\n",
+    "unix:///run/\x7f",
+    "\x01unix:///run/service",
     "unix:///" + "x" * 200,
 ]
 

@@ -21,6 +21,9 @@ BACKLOG = 0xFFFF
 
 def path_in(url: str) -> str:
     """The path of the socket that a ``unix://`` URL names; ValueError for one that names none."""
+    # Written as they are, they would be left out without a word.
+    if any(character < " " or character == "\x7f" for character in url):
+        raise ValueError(f"{url!r}: a control character in the path of a socket is written as %0A")
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/"):
         raise ValueError(f"{url!r} names no absolute path; a URL looks like unix:///run/service")
