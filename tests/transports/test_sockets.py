@@ -11,7 +11,10 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.addresses import address, client_context, server_context
 from tests.transports.test_bytestream import framed
-from trio_streamrpc.errors import ConnectionLost, RpcError
+from tests.end_to_end.network import serving
+from tests.service import Service
+from trio_streamrpc import connect
+from trio_streamrpc.errors import ConnectionLost, RpcError, Unavailable
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.transports.base import Transport
@@ -306,6 +309,26 @@ async def test_errors_of_a_transport_are_of_two_kinds() -> None:
         raised.append(caught.value)
         assert all(each.__suppress_context__ for each in raised)
         await ByteStreamTransport(stream, encoding="msgpack", remote="?", limits=LIMITS).aclose()
+async def test_names_are_as_in_urls() -> None:
+    """At either end, though the numbers have colons."""
+    [listener] = await trio.open_tcp_listeners(0, host="::1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        here = await trio.open_tcp_stream("::1", port)
+        there = await listener.accept()
+        async with here, there:
+            assert peer_name(here) == f"[::1]:{port}"
+            assert peer_name(there) == f"[::1]:{here.socket.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+async def test_the_name_of_a_server(scheme: str) -> None:
+    async with serving(Service(), f"{scheme}://[::1]:0") as server, connect(server.url) as client:
+        assert server.url == f"{scheme}://{client.remote}"
+        [there] = server.connections
+        assert there.remote.startswith("[::1]:")
+
+
         await transport.aclose()
         with pytest.raises(ConnectionLost):
             await transport.receive()

@@ -25,6 +25,7 @@ from trio_streamrpc.transports.sockets import (
     OrderlyListener,
     OrderlyStream,
     address_in,
+    address_name,
     check_context,
     connect_tcp,
     listen_tcp,
@@ -304,7 +305,7 @@ async def connect_stream(
             else:
                 host, port = address
                 stream = OrderlyStream(await connect_tcp(url, host, port))
-                remote = f"{host}:{port}"
+                remote = address_name(host, port)
                 if scheme == "tls":
                     stream = await start_tls(url, host, stream, ssl_context, https_compatible=False)
             transport = await _greet(stream, encoding, name=url, remote=remote, limits=limits)

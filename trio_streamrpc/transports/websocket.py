@@ -34,6 +34,7 @@ from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport
 from trio_streamrpc.transports.sockets import (
     address_in,
+    address_name,
     check_context,
     connect_tcp,
     listen_tcp,
@@ -241,7 +242,7 @@ async def connect_websocket(
             socket,
             counted,
             encoding=encoding,
-            remote=f"{host}:{port}",
+            remote=address_name(host, port),
             headers=_decoded(socket.handshake_headers),
             close_timeout=limits.close_timeout,
         )
