@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.addresses import address, client_context, server_context
-from tests.transports.test_bytestream import framed
 from tests.end_to_end.network import serving
 from tests.service import Service
+from tests.transports.test_bytestream import framed
 from trio_streamrpc import connect
 from trio_streamrpc.errors import ConnectionLost, RpcError, Unavailable
 from trio_streamrpc.limits import Limits
@@ -155,6 +156,41 @@ async def test_a_tls_stream_that_is_cut_off_is_no_end() -> None:
                 await close_by_force(transport)
 
 
+async def test_a_certificate_that_is_not_trusted() -> None:
+    """Over a stream that was made elsewhere, the handshake is part of what is said first."""
+    here, there = await tcp_pair()
+    client = trio.SSLStream(here, ssl.create_default_context(), server_hostname="127.0.0.1")
+    server = trio.SSLStream(there, server_context(), server_side=True)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def accept() -> None:
+                async with accept_stream(server, path="", limits=LIMITS) as transport:
+                    assert transport is None
+
+            nursery.start_soon(accept)
+            with pytest.raises(
+                Unavailable, match=r"127\.0\.0\.1.*CERTIFICATE_VERIFY_FAILED"
+            ) as caught:
+                async with open_stream(client, "connecting", encoding=None, limits=LIMITS):
+                    pytest.fail("the block must not begin")
+            assert caught.value.__suppress_context__
+
+
+async def test_a_server_that_hangs_up_on_tls() -> None:
+    """That is no error of TLS, though there is no other word for it."""
+    here, there = await tcp_pair()
+    client = trio.SSLStream(here, client_context(), server_hostname="127.0.0.1")
+    with trio.fail_after(10):
+        await there.send_eof()
+        with pytest.raises(
+            Unavailable, match=r"no server of streamrpc.*: it closed the connection"
+        ):
+            async with open_stream(client, "connecting", encoding=None, limits=LIMITS):
+                pytest.fail("the block must not begin")
+        await there.aclose()
+
+
 async def test_a_reset() -> None:
     """At either end, it is a lost connection."""
     for way in ("send", "receive"):
@@ -273,6 +309,26 @@ async def test_who_is_there() -> None:
     assert peer_name(there) == "?"
 
 
+async def test_names_are_as_in_urls() -> None:
+    """At either end, though the numbers have colons."""
+    [listener] = await trio.open_tcp_listeners(0, host="::1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        here = await trio.open_tcp_stream("::1", port)
+        there = await listener.accept()
+        async with here, there:
+            assert peer_name(here) == f"[::1]:{port}"
+            assert peer_name(there) == f"[::1]:{here.socket.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+async def test_the_name_of_a_server(scheme: str) -> None:
+    async with serving(Service(), f"{scheme}://[::1]:0") as server, connect(server.url) as client:
+        assert server.url == f"{scheme}://{client.remote}"
+        [there] = server.connections
+        assert there.remote.startswith("[::1]:")
+
+
 async def test_errors_of_a_transport_are_of_two_kinds() -> None:
     """Whatever a stream raises below, with no trace of it."""
 
@@ -309,26 +365,6 @@ async def test_errors_of_a_transport_are_of_two_kinds() -> None:
         raised.append(caught.value)
         assert all(each.__suppress_context__ for each in raised)
         await ByteStreamTransport(stream, encoding="msgpack", remote="?", limits=LIMITS).aclose()
-async def test_names_are_as_in_urls() -> None:
-    """At either end, though the numbers have colons."""
-    [listener] = await trio.open_tcp_listeners(0, host="::1")
-    async with listener:
-        port = listener.socket.getsockname()[1]
-        here = await trio.open_tcp_stream("::1", port)
-        there = await listener.accept()
-        async with here, there:
-            assert peer_name(here) == f"[::1]:{port}"
-            assert peer_name(there) == f"[::1]:{here.socket.getsockname()[1]}"
-
-
-@pytest.mark.parametrize("scheme", ["ws", "tcp"])
-async def test_the_name_of_a_server(scheme: str) -> None:
-    async with serving(Service(), f"{scheme}://[::1]:0") as server, connect(server.url) as client:
-        assert server.url == f"{scheme}://{client.remote}"
-        [there] = server.connections
-        assert there.remote.startswith("[::1]:")
-
-
         await transport.aclose()
         with pytest.raises(ConnectionLost):
             await transport.receive()

@@ -246,9 +246,11 @@ async def _greet(
     try:
         await stream.send_all(PREFACES[encoding])
         answered, begun = await _receive_preface(stream)
-    except BROKEN:
-        # Its end, in whatever way, is an answer.
-        pass
+    except BROKEN as error:
+        # Its end, in whatever way, is an answer; but not what TLS has against it.
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            raise Unavailable(f"cannot connect to {name}: {cause}") from None
     if answered != encoding:
         said = f"it answered {begun[:40]!r}" if begun else "it closed the connection"
         raise Unavailable(f"{name} is no server of streamrpc: {said}")
