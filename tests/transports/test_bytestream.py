@@ -432,13 +432,29 @@ async def test_what_is_no_server(what: str, end: str, autojump_clock: MockClock)
         assert str(caught.value) == "? did not answer within 3 s"
         assert trio.current_time() == pytest.approx(3)
     else:
-        assert str(caught.value).startswith("? is no server of streamrpc: it ")
+        assert str(caught.value).startswith("? is no server of streamrpc")
         assert len(str(caught.value)) < 250
         assert trio.current_time() == 0
     assert caught.value.__cause__ is None
     # What this side has said is there, and that it has ended.
     assert await theirs.receive_some() == b"TSR1m"
     assert await theirs.receive_some() == b""
+
+
+async def test_a_server_of_the_other_encoding(autojump_clock: MockClock) -> None:
+    """R3: it hangs up without a word, and so might anybody: both are said."""
+    theirs, ours = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises(RemoteProtocolError, match="asks for another encoding"):
+                async with open_stream(theirs, "accepting", encoding="json", limits=LIMITS):
+                    pytest.fail("the block must not begin")
+
+        nursery.start_soon(accept)
+        with pytest.raises(Unavailable, match="no server of streamrpc, or takes another encoding"):
+            async with open_stream(ours, "connecting", encoding="msgpack", limits=LIMITS):
+                pytest.fail("the block must not begin")
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1", b"TSR1j", b"TS", b""])

@@ -252,8 +252,12 @@ async def _greet(
         if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             raise Unavailable(f"cannot connect to {name}: {cause}") from None
     if answered != encoding:
-        said = f"it answered {begun[:40]!r}" if begun else "it closed the connection"
-        raise Unavailable(f"{name} is no server of streamrpc: {said}")
+        if begun:
+            said = f": it answered {begun[:40]!r}"
+        else:
+            # A server that takes no such encoding says nothing either.
+            said = ", or takes another encoding: it closed the connection"
+        raise Unavailable(f"{name} is no server of streamrpc{said}")
     return ByteStreamTransport(stream, encoding=encoding, remote=remote, limits=limits, begun=begun)
 
 
