@@ -102,6 +102,11 @@ async def open_connection(
     The arguments are those of :func:`connect`; ``interceptors`` stand around the calls that the
     connecting side makes, or around those that the accepting side serves. The transport, or
     the stream, is closed when the block ends.
+
+    What was sent last arrives though the other side still sends, on sockets and on whatever else
+    is a ``trio.abc.HalfCloseableStream``. An ``SSLStream`` over a ``SocketStream`` has no such end:
+    its socket may be reset, and the last messages be lost with that; :func:`connect` and
+    :func:`serve` have it for ``tls://``.
     """
     if not isinstance(transport, Transport | trio.abc.Stream):
         raise TypeError(f"{transport!r} must be a Transport or a trio.abc.Stream")
