@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import socket
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, memory_stream_pair
 
 from tests.end_to_end.network import serving, until
 from tests.service import Service
@@ -169,3 +170,22 @@ async def test_cancelled_at_every_point() -> None:
             assert scope.cancelled_caught
         assert done > 0
         await until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize("transport", [None, object(), socket, "tcp://127.0.0.1:1"])
+async def test_what_is_no_transport(transport: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be a Transport or a trio\.abc\.Stream"):
+        async with open_connection(transport):
+            pytest.fail("the block must not begin")
+
+
+async def test_a_side_that_there_is_not(autojump_clock: MockClock) -> None:
+    """It is told at once, and nothing is said or closed."""
+    side: Any = "foo"
+    theirs, ours = memory_stream_pair()
+    for transport in (ours, open_memory_transports()[0]):
+        with pytest.raises(ValueError, match="side must be"):
+            async with open_connection(transport, side):
+                pytest.fail("the block must not begin")
+    await ours.send_all(b"x")
+    assert await theirs.receive_some() == b"x"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +64,56 @@ async def test_a_mapping_is_served() -> None:
         async with connect(server.url) as connection:
             assert await connection.api.math.double(21) == 42
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "unix://{}/s"])
+async def test_what_is_wrong_is_told_before_anything_listens(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = listeners_that_open(monkeypatch)
+    with pytest.raises(TypeError):
+        await serve(Service(), url.format(tmp_path), converter=object())  # type: ignore[arg-type]
+    assert not opened
+    assert os.listdir(tmp_path) == []
+
+
+async def test_an_accept_loop_that_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left that listens, nor its file."""
+
+    async def fail(*args: Any, **options: Any) -> None:
+        raise OSError("no loop")
+
+    opened = listeners_that_open(monkeypatch)
+    monkeypatch.setattr(trio, "serve_listeners", fail)
+    for url in ("tcp://127.0.0.1:0", f"unix://{tmp_path}/s"):
+        with pytest.raises(OSError, match="no loop"):
+            await serve(Service(), url)
+    assert len(opened) == 2
+    assert all(each.socket.fileno() == -1 for each in opened)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_an_ssl_context_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = listeners_that_open(monkeypatch)
+    for url in ("tls://127.0.0.1:0", "wss://127.0.0.1:0"):
+        with pytest.raises(TypeError, match="SSLContext"):
+            await serve(Service(), url, ssl_context=object())  # type: ignore[arg-type]
+    assert not opened
+
+
+def listeners_that_open(monkeypatch: pytest.MonkeyPatch) -> list[trio.SocketListener]:
+    """Every listener on a socket that is made from now on."""
+    opened: list[trio.SocketListener] = []
+    initialize = trio.SocketListener.__init__
+
+    def remember(self: trio.SocketListener, socket: trio.socket.SocketType) -> None:
+        initialize(self, socket)
+        opened.append(self)
+
+    monkeypatch.setattr(trio.SocketListener, "__init__", remember)
+    return opened
 
 
 async def test_a_port_that_is_taken() -> None:

@@ -95,13 +95,23 @@ async def open_connection(
 
     ``encoding`` is for a stream: what the connecting side chooses, ``"msgpack"`` by default; an
     accepting side takes what the other has chosen, unless it names one. A transport has its own.
-    Raises :exc:`ValueError` if it is another, :exc:`Unavailable` if the other side of a stream is
+    Raises :exc:`TypeError` for what is neither, :exc:`ValueError` for another ``side``, or another
+    ``encoding`` than the transport's, :exc:`Unavailable` if the other side of a stream is
     no server of streamrpc, and :exc:`RemoteProtocolError` if it is no client.
 
     The arguments are those of :func:`connect`; ``interceptors`` stand around the calls that the
     connecting side makes, or around those that the accepting side serves. The transport, or
     the stream, is closed when the block ends.
+
+    What was sent last arrives though the other side still sends, on sockets and on whatever else
+    is a ``trio.abc.HalfCloseableStream``. An ``SSLStream`` over a ``SocketStream`` has no such end:
+    its socket may be reset, and the last messages be lost with that; :func:`connect` and
+    :func:`serve` have it for ``tls://``.
     """
+    if not isinstance(transport, Transport | trio.abc.Stream):
+        raise TypeError(f"{transport!r} must be a Transport or a trio.abc.Stream")
+    if side not in ("connecting", "accepting"):
+        raise ValueError(f'side must be "connecting" or "accepting", not {side!r}')
     limits = limits or Limits()
     opened: AbstractAsyncContextManager[Transport]
     if isinstance(transport, Transport):

@@ -172,20 +172,24 @@ async def serve(
     interceptors = checked(interceptors)
     table = MethodTable.of(service)
     scheme = scheme_of(url)
-    server = None
+    # What is wrong with the arguments is told before anything listens.
+    server = Server(table, scheme, url, limits, converter, mask_errors, interceptors)
     try:
         # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.
         async with open_background_nursery() as nursery:
-            listeners, real_url = await scheme.listen(url, ssl_context=ssl_context)
-            server = Server(table, scheme, real_url, limits, converter, mask_errors, interceptors)
-            await nursery.start(server.accept, listeners, nursery)
+            listeners, server.url = await scheme.listen(url, ssl_context=ssl_context)
+            try:
+                await nursery.start(server.accept, listeners, nursery)
+            except BaseException:
+                for each in listeners:
+                    await trio.aclose_forcefully(each)
+                raise
             task_status.started(server)
             await server.wait_drained()
             return
     except trio.Cancelled:
         # The accept loop loses an interrupt to a cancellation that comes at the same time.
-        if server is None or server.interrupt is None:
+        if server.interrupt is None:
             raise
-    assert server is not None
     assert server.interrupt is not None
     raise server.interrupt

@@ -297,6 +297,37 @@ async def test_a_close_goes_on_when_the_receive_beside_it_is_cancelled(
         await theirs.aclose()
 
 
+async def test_a_close_beside_a_close_lasts_as_long(autojump_clock: MockClock) -> None:
+    """It takes nothing away from what was sent: both wait for the other side's end."""
+    async with opened() as (theirs, transport), trio.open_nursery() as nursery:
+        await transport.send(b"last")
+        nursery.start_soon(transport.aclose)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(transport.aclose)
+        await wait_all_tasks_blocked()
+        await theirs.send_all(framed(b"late"))
+        await trio.sleep(1)
+        assert len(nursery.child_tasks) == 2
+        assert await theirs.receive_some() == framed(b"last")
+        await theirs.aclose()
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        await transport.aclose()
+
+
+async def test_a_close_that_is_cancelled_ends_the_other(autojump_clock: MockClock) -> None:
+    async with opened() as (theirs, transport), trio.open_nursery() as nursery:
+        nursery.start_soon(transport.aclose)
+        with trio.move_on_after(1) as scope:
+            await transport.aclose()
+        assert scope.cancelled_caught
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        assert trio.current_time() == 1
+        with pytest.raises(trio.BrokenResourceError):
+            await theirs.send_all(b"x")
+
+
 async def test_another_side_that_does_not_end(autojump_clock: MockClock) -> None:
     """It is waited for no longer than close_timeout, though it sends on and on."""
     async with opened() as (theirs, transport), trio.open_nursery() as nursery:
@@ -401,13 +432,29 @@ async def test_what_is_no_server(what: str, end: str, autojump_clock: MockClock)
         assert str(caught.value) == "? did not answer within 3 s"
         assert trio.current_time() == pytest.approx(3)
     else:
-        assert str(caught.value).startswith("? is no server of streamrpc: it ")
+        assert str(caught.value).startswith("? is no server of streamrpc")
         assert len(str(caught.value)) < 250
         assert trio.current_time() == 0
     assert caught.value.__cause__ is None
     # What this side has said is there, and that it has ended.
     assert await theirs.receive_some() == b"TSR1m"
     assert await theirs.receive_some() == b""
+
+
+async def test_a_server_of_the_other_encoding(autojump_clock: MockClock) -> None:
+    """R3: it hangs up without a word, and so might anybody: both are said."""
+    theirs, ours = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def accept() -> None:
+            with pytest.raises(RemoteProtocolError, match="asks for another encoding"):
+                async with open_stream(theirs, "accepting", encoding="json", limits=LIMITS):
+                    pytest.fail("the block must not begin")
+
+        nursery.start_soon(accept)
+        with pytest.raises(Unavailable, match="no server of streamrpc, or takes another encoding"):
+            async with open_stream(ours, "connecting", encoding="msgpack", limits=LIMITS):
+                pytest.fail("the block must not begin")
 
 
 @pytest.mark.parametrize("said", [b"GET / HTTP/1.1", b"TSR1j", b"TS", b""])

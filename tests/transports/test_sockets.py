@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from tests.addresses import address, client_context, server_context
+from tests.end_to_end.network import serving
+from tests.service import Service
 from tests.transports.test_bytestream import framed
-from trio_streamrpc.errors import ConnectionLost, RpcError
+from trio_streamrpc import connect
+from trio_streamrpc.errors import ConnectionLost, RpcError, Unavailable
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.transports.base import Transport
@@ -152,6 +156,41 @@ async def test_a_tls_stream_that_is_cut_off_is_no_end() -> None:
                 await close_by_force(transport)
 
 
+async def test_a_certificate_that_is_not_trusted() -> None:
+    """Over a stream that was made elsewhere, the handshake is part of what is said first."""
+    here, there = await tcp_pair()
+    client = trio.SSLStream(here, ssl.create_default_context(), server_hostname="127.0.0.1")
+    server = trio.SSLStream(there, server_context(), server_side=True)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def accept() -> None:
+                async with accept_stream(server, path="", limits=LIMITS) as transport:
+                    assert transport is None
+
+            nursery.start_soon(accept)
+            with pytest.raises(
+                Unavailable, match=r"127\.0\.0\.1.*CERTIFICATE_VERIFY_FAILED"
+            ) as caught:
+                async with open_stream(client, "connecting", encoding=None, limits=LIMITS):
+                    pytest.fail("the block must not begin")
+            assert caught.value.__suppress_context__
+
+
+async def test_a_server_that_hangs_up_on_tls() -> None:
+    """That is no error of TLS, though there is no other word for it."""
+    here, there = await tcp_pair()
+    client = trio.SSLStream(here, client_context(), server_hostname="127.0.0.1")
+    with trio.fail_after(10):
+        await there.send_eof()
+        with pytest.raises(
+            Unavailable, match=r"no server of streamrpc.*: it closed the connection"
+        ):
+            async with open_stream(client, "connecting", encoding=None, limits=LIMITS):
+                pytest.fail("the block must not begin")
+        await there.aclose()
+
+
 async def test_a_reset() -> None:
     """At either end, it is a lost connection."""
     for way in ("send", "receive"):
@@ -235,6 +274,27 @@ async def test_a_stream_that_was_closed() -> None:
         await stream.send_all(b"x")
 
 
+async def test_a_stream_that_is_closed_twice(autojump_clock: MockClock) -> None:
+    """The second close waits for the first; only one that is cancelled closes at once."""
+    for cancelled in (False, True):
+        here, there = memory_stream_pair()
+        stream = OrderlyStream(here)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.aclose)
+            await wait_all_tasks_blocked()
+            with trio.move_on_after(1 if cancelled else 1000) as scope:
+                nursery.start_soon(close_later, there, 2)
+                start = trio.current_time()
+                await stream.aclose()
+            assert trio.current_time() - start == (1 if cancelled else 2)
+            assert scope.cancelled_caught is cancelled
+
+
+async def close_later(stream: trio.abc.Stream, seconds: float) -> None:
+    await trio.sleep(seconds)
+    await stream.aclose()
+
+
 async def test_who_is_there() -> None:
     here, there = await tcp_pair()
     name = here.socket.getsockname()
@@ -247,6 +307,26 @@ async def test_who_is_there() -> None:
             assert peer_name(stream) == f"{name[0]}:{name[1]}"
         assert peer_name(memory_stream_pair()[0]) == "?"
     assert peer_name(there) == "?"
+
+
+async def test_names_are_as_in_urls() -> None:
+    """At either end, though the numbers have colons."""
+    [listener] = await trio.open_tcp_listeners(0, host="::1")
+    async with listener:
+        port = listener.socket.getsockname()[1]
+        here = await trio.open_tcp_stream("::1", port)
+        there = await listener.accept()
+        async with here, there:
+            assert peer_name(here) == f"[::1]:{port}"
+            assert peer_name(there) == f"[::1]:{here.socket.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+async def test_the_name_of_a_server(scheme: str) -> None:
+    async with serving(Service(), f"{scheme}://[::1]:0") as server, connect(server.url) as client:
+        assert server.url == f"{scheme}://{client.remote}"
+        [there] = server.connections
+        assert there.remote.startswith("[::1]:")
 
 
 async def test_errors_of_a_transport_are_of_two_kinds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -13,7 +14,7 @@ import trio
 from tests.end_to_end.network import serving
 from tests.service import Service
 from trio_streamrpc import Unavailable, connect, serve
-from trio_streamrpc.transports.unix import listen_unix, path_in
+from trio_streamrpc.transports.unix import UnixListener, connect_unix, listen_unix, path_in
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,7 @@ from trio_streamrpc.transports.unix import listen_unix, path_in
         ("UNIX:///Run/Service.sock", "/Run/Service.sock"),
         ("unix:///run/a%20b%3Fc%23%25", "/run/a b?c#%"),
         ("unix:///run/%C3%A9", "/run/é"),
+        ("unix:///run/%0A", "/run/\n"),
         ("unix:///run/%FF", os.fsdecode(b"/run/\xff")),
         ("unix:///run/é", "/run/é"),
     ],
@@ -42,6 +44,11 @@ NO_PATHS = [
     "unix:///run/service?query",
     "unix:///run/service#fragment",
     "unix:///run/%00",
+    "unix:///run/\0",
+    "unix:///run/a\tb",
+    "unix:///run/a\n",
+    "unix:///run/\x7f",
+    "\x01unix:///run/service",
     "unix:///" + "x" * 200,
 ]
 
@@ -125,6 +132,36 @@ async def test_a_server_that_lives_is_left_alone(tmp_path: Path) -> None:
                 await serve(Service(), f"unix://{path}")
         async with connect(f"unix://{path}") as connection:
             assert await connection.call("add", 1, 2) == 3
+
+
+@pytest.mark.parametrize("before", ["nothing", "dead"])
+async def test_only_one_of_several_that_come_together(before: str, tmp_path: Path) -> None:
+    """Whoever serves at the path is reached there; the others are told."""
+    for number in range(20):
+        path = tmp_path / str(number)
+        if before == "dead":
+            leave_behind(path)
+        url = f"unix://{path}"
+        listeners: list[UnixListener] = []
+        refused: list[int | None] = []
+
+        async def listen(
+            url: str, listeners: list[UnixListener], refused: list[int | None]
+        ) -> None:
+            try:
+                listeners.append(await listen_unix(url, url.removeprefix("unix://")))
+            except OSError as error:
+                refused.append(error.errno)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(listen, url, listeners, refused)
+        assert refused == [errno.EADDRINUSE] * 2
+        [listener] = listeners
+        async with await connect_unix(url, str(path)), await listener.accept():
+            pass
+        await listener.aclose()
+        assert not path.exists()
 
 
 async def test_a_server_too_busy_to_accept_is_left_alone(tmp_path: Path) -> None:

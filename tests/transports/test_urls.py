@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 
 import pytest
@@ -70,6 +71,23 @@ async def test_urls_that_cannot_be(url: str) -> None:
             pytest.fail("the block must not begin")
     with pytest.raises(ValueError, match=r"."):
         await serve({"answer": answer}, url)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".h", "h" * 64, "\u2024"])
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+async def test_hosts_that_cannot_be(scheme: str, host: str) -> None:
+    """ValueError from either side, which shows the URL."""
+    url = f"{scheme}://{host}:1"
+    for reach in (connect_once, functools.partial(serve, {"answer": answer})):
+        with pytest.raises(ValueError, match="names a host that cannot be") as caught:
+            await reach(url)
+        assert repr(url) in str(caught.value)
+        assert caught.value.__suppress_context__
+
+
+async def connect_once(url: str) -> None:
+    async with connect(url):
+        pytest.fail("the block must not begin")
 
 
 async def test_ssl_contexts_that_do_not_fit() -> None:

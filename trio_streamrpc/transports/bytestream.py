@@ -25,6 +25,8 @@ from trio_streamrpc.transports.sockets import (
     OrderlyListener,
     OrderlyStream,
     address_in,
+    address_name,
+    check_context,
     connect_tcp,
     listen_tcp,
     peer_name,
@@ -168,9 +170,12 @@ class ByteStreamTransport(Transport):
         """Close the stream; what was sent before arrives, if the other side takes it in time.
 
         A byte stream has no place for ``close_code``. What the other side still sends is dropped.
+        Another close beside this one lasts as long; one that is cancelled closes at once.
         """
         try:
-            if not self._closing:
+            if self._closing:
+                await self._closed.wait()
+            else:
                 self._closing = True
                 with trio.move_on_after(self._close_timeout):
                     if self._sending:
@@ -241,12 +246,18 @@ async def _greet(
     try:
         await stream.send_all(PREFACES[encoding])
         answered, begun = await _receive_preface(stream)
-    except BROKEN:
-        # Its end, in whatever way, is an answer.
-        pass
+    except BROKEN as error:
+        # Its end, in whatever way, is an answer; but not what TLS has against it.
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            raise Unavailable(f"cannot connect to {name}: {cause}") from None
     if answered != encoding:
-        said = f"it answered {begun[:40]!r}" if begun else "it closed the connection"
-        raise Unavailable(f"{name} is no server of streamrpc: {said}")
+        if begun:
+            said = f": it answered {begun[:40]!r}"
+        else:
+            # A server that takes no such encoding says nothing either.
+            said = ", or takes another encoding: it closed the connection"
+        raise Unavailable(f"{name} is no server of streamrpc{said}")
     return ByteStreamTransport(stream, encoding=encoding, remote=remote, limits=limits, begun=begun)
 
 
@@ -300,7 +311,7 @@ async def connect_stream(
             else:
                 host, port = address
                 stream = OrderlyStream(await connect_tcp(url, host, port))
-                remote = f"{host}:{port}"
+                remote = address_name(host, port)
                 if scheme == "tls":
                     stream = await start_tls(url, host, stream, ssl_context, https_compatible=False)
             transport = await _greet(stream, encoding, name=url, remote=remote, limits=limits)
@@ -377,8 +388,7 @@ async def listen(
     Raises :exc:`OSError` if the address cannot be had, as Trio does.
     """
     scheme, address = _address(url)
-    if (ssl_context is None) == (scheme == "tls"):
-        raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
+    check_context(url, ssl_context, encrypted=scheme == "tls")
     if isinstance(address, str):
         return [await listen_unix(url, address)], url
     listeners, real = await listen_tcp(urlsplit(url), *address)

@@ -14,6 +14,8 @@ __all__ = [
     "OrderlyListener",
     "OrderlyStream",
     "address_in",
+    "address_name",
+    "check_context",
     "connect_tcp",
     "listen_tcp",
     "peer_name",
@@ -44,6 +46,7 @@ class OrderlyStream(trio.abc.Stream):
         self._closing = False
         #: Set when the last receive has ended that had begun before the close.
         self._released = trio.Event()
+        self._closed = trio.Event()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.stream.send_all(data)
@@ -72,9 +75,14 @@ class OrderlyStream(trio.abc.Stream):
                 self._released.set()
 
     async def aclose(self) -> None:
-        """Say that nothing more comes, wait until nothing more comes from there, and close."""
+        """Say that nothing more comes, wait until nothing more comes from there, and close.
+
+        Another close beside this one lasts as long; one that is cancelled closes at once.
+        """
         try:
-            if not self._closing:
+            if self._closing:
+                await self._closed.wait()
+            else:
                 self._closing = True
                 await self.stream.send_eof()
                 if self._receiving:
@@ -84,7 +92,10 @@ class OrderlyStream(trio.abc.Stream):
         except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             pass
         finally:
-            await trio.aclose_forcefully(self.stream)
+            try:
+                await trio.aclose_forcefully(self.stream)
+            finally:
+                self._closed.set()
         await trio.lowlevel.checkpoint()
 
 
@@ -99,6 +110,14 @@ class OrderlyListener(trio.abc.Listener[OrderlyStream]):
 
     async def aclose(self) -> None:
         await self._listener.aclose()
+
+
+def check_context(url: str, context: ssl.SSLContext | None, *, encrypted: bool) -> None:
+    """ValueError or TypeError if that is not what a server at the URL needs."""
+    if (context is not None) != encrypted:
+        raise ValueError(f"{url!r} needs {'an' if encrypted else 'no'} ssl_context")
+    if not isinstance(context, ssl.SSLContext | None):
+        raise TypeError(f"ssl_context must be an ssl.SSLContext, not {context!r}")
 
 
 def address_in(parts: SplitResult, url: str, *, default_port: int | None) -> tuple[str, int]:
@@ -119,11 +138,20 @@ def address_in(parts: SplitResult, url: str, *, default_port: int | None) -> tup
 
 
 async def connect_tcp(url: str, host: str, port: int) -> trio.SocketStream:
-    """A socket to that address; :exc:`Unavailable` if there is none to be had."""
+    """A socket to that address; :exc:`Unavailable` if there is none to be had.
+
+    Raises :exc:`ValueError` for a host that is no name, a label of it being empty for instance.
+    """
     try:
         return await trio.open_tcp_stream(host, port)
+    except UnicodeError as error:
+        raise _no_host(url, error) from None
     except OSError as error:
         raise Unavailable(f"cannot connect to {url}: {error}") from None
+
+
+def _no_host(url: str, error: UnicodeError) -> ValueError:
+    return ValueError(f"{url!r} names a host that cannot be: {error}")
 
 
 async def start_tls(
@@ -153,11 +181,16 @@ async def start_tls(
 async def listen_tcp(
     parts: SplitResult, host: str, port: int
 ) -> tuple[list[trio.SocketListener], str]:
-    """Listeners at that address, and the URL with their real port; OSError as Trio has it."""
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    """Listeners at that address, and the URL with their real port; OSError as Trio has it.
+
+    Raises :exc:`ValueError` for a host that is no name.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except UnicodeError as error:
+        raise _no_host(parts.geturl(), error) from None
     port = await _agree_on_port(listeners)
-    shown = f"[{host}]" if ":" in host else host
-    return listeners, parts._replace(netloc=f"{shown}:{port}").geturl()
+    return listeners, parts._replace(netloc=address_name(host, port)).geturl()
 
 
 async def _agree_on_port(listeners: list[trio.SocketListener]) -> int:
@@ -176,6 +209,11 @@ async def _agree_on_port(listeners: list[trio.SocketListener]) -> int:
     return port
 
 
+def address_name(host: str, port: int) -> str:
+    """As it stands in a URL: ``127.0.0.1:41733``, ``[::1]:41733``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def peer_name(stream: trio.abc.Stream) -> str:
     """Who is at the other end, for people: ``127.0.0.1:41733``, a path, or ``?``."""
     while isinstance(stream, trio.SSLStream | OrderlyStream):
@@ -187,4 +225,4 @@ def peer_name(stream: trio.abc.Stream) -> str:
         name = stream.socket.getpeername() or stream.socket.getsockname()
     except OSError:
         return "?"
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else str(name) or "?"
+    return address_name(name[0], name[1]) if isinstance(name, tuple) else str(name) or "?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket as stdlib_socket
 import stat
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -20,6 +21,9 @@ BACKLOG = 0xFFFF
 
 def path_in(url: str) -> str:
     """The path of the socket that a ``unix://`` URL names; ValueError for one that names none."""
+    # Written as they are, they would be left out without a word.
+    if any(character < " " or character == "\x7f" for character in url):
+        raise ValueError(f"{url!r}: a control character in the path of a socket is written as %0A")
     parts = urlsplit(url)
     if parts.netloc or not parts.path.startswith("/"):
         raise ValueError(f"{url!r} names no absolute path; a URL looks like unix:///run/service")
@@ -31,15 +35,15 @@ def path_in(url: str) -> str:
     return os.fsdecode(path)
 
 
-def _unix_socket() -> trio.socket.SocketType:
+def _check_system() -> None:
     if not hasattr(trio.socket, "AF_UNIX"):
         raise ValueError("there are no Unix sockets on this system")
-    return trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
 
 
 async def connect_unix(url: str, path: str) -> trio.SocketStream:
     """A socket to whoever listens at that path; :exc:`Unavailable` if nobody does."""
-    socket = _unix_socket()
+    _check_system()
+    socket = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
     try:
         await socket.connect(path)
         # Where too many wait to be accepted, Linux says so in a way that looks like success.
@@ -79,37 +83,42 @@ async def listen_unix(url: str, path: str) -> UnixListener:
 
     Raises :exc:`OSError` if a server listens there, or if there is something that is no socket.
     """
-    socket = _unix_socket()
+    await trio.lowlevel.checkpoint()
+    _check_system()
+    # Nothing here waits: others would take a file at which nobody listens yet for a dead server's.
+    socket = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
     try:
         try:
-            await socket.bind(path)
+            socket.bind(path)
         except OSError as error:
             _check_length(error, url)
-            if error.errno != errno.EADDRINUSE or not await _removed(path):
+            if error.errno != errno.EADDRINUSE or not _removed(path):
                 raise
-            await socket.bind(path)
+            socket.bind(path)
         socket.listen(BACKLOG)
-        return UnixListener(trio.SocketListener(socket), path)
+        return UnixListener(trio.SocketListener(trio.socket.from_stdlib_socket(socket)), path)
     except BaseException:
         socket.close()
         raise
 
 
-async def _removed(path: str) -> bool:
+def _removed(path: str) -> bool:
     """Whether there was a socket that nobody listens at, and now is none."""
     file = _identity(path)
     if file is None:
         return False
-    with _unix_socket() as probe:
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        # It is answered at once, or there is somebody who is too busy.
+        probe.setblocking(False)
         try:
-            await probe.connect(path)
+            probe.connect(path)
         except ConnectionRefusedError:
             pass
         except OSError:
             return False
         else:
             return False
-    # Another server may have come meanwhile, and have done the same.
+    # Another process may have come meanwhile, and have done the same.
     if _identity(path) == file:
         os.unlink(path)
     return True

@@ -34,6 +34,8 @@ from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport
 from trio_streamrpc.transports.sockets import (
     address_in,
+    address_name,
+    check_context,
     connect_tcp,
     listen_tcp,
     peer_name,
@@ -240,7 +242,7 @@ async def connect_websocket(
             socket,
             counted,
             encoding=encoding,
-            remote=f"{host}:{port}",
+            remote=address_name(host, port),
             headers=_decoded(socket.handshake_headers),
             close_timeout=limits.close_timeout,
         )
@@ -320,8 +322,7 @@ async def listen(
     """
     parts = urlsplit(url)
     host, port = address_in(parts, url, default_port=DEFAULT_PORTS[parts.scheme])
-    if (ssl_context is None) == (parts.scheme == "wss"):
-        raise ValueError(f"{url!r} needs {'an' if ssl_context is None else 'no'} ssl_context")
+    check_context(url, ssl_context, encrypted=parts.scheme == "wss")
     listeners, real = await listen_tcp(parts, host, port)
     if ssl_context is None:
         return list(listeners), real
