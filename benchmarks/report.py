@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -221,13 +222,19 @@ def _processor() -> str:
 
 
 def plot(results: Results, workloads: Sequence[Workload], path: str) -> None:
-    """A picture for each workload: the medians as bars, the spread as a line at their ends."""
+    """A picture for each workload: the medians as bars, the spread as a line at their ends.
+
+    What is measured of ours alone is not drawn, unless nothing else is.
+    """
     from matplotlib.figure import Figure
 
     drawn = [workload for workload in workloads if any(_rounds(results, workload))]
-    summaries = [summarised(workload, _rounds(results, workload)) for workload in drawn]
+    compared = [workload for workload in drawn if workload.beside is None]
+    drawn = compared or drawn
+    summaries = [
+        without_far_floors(summarised(workload, _rounds(results, workload))) for workload in drawn
+    ]
     names = dict.fromkeys(name for figures in summaries for name in figures)
-    colours = {name: f"C{number % 10}" for number, name in enumerate(names)}
     columns = min(3, max(1, len(drawn)))
     rows = max(1, -(-len(drawn) // columns))
     figure = Figure(figsize=(5.2 * columns, (0.9 + 0.25 * len(names)) * rows))
@@ -241,12 +248,31 @@ def plot(results: Results, workloads: Sequence[Workload], path: str) -> None:
                 [each.median - each.lowest for _, each in order],
                 [each.highest - each.median for _, each in order],
             ],
-            color=[colours[name] for name, _ in order],
+            color=[colour_of(name) for name, _ in order],
         )
         axes.set_title(_title(workload), fontsize=9)
         axes.tick_params(labelsize=7)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
+
+
+def without_far_floors(figures: dict[str, Summary]) -> dict[str, Summary]:
+    """A floor that is many times as high as all others would leave nothing to see of them."""
+    highest = max(
+        (each.median for name, each in figures.items() if not name.startswith("floor_")),
+        default=math.inf,
+    )
+    return {
+        name: each
+        for name, each in figures.items()
+        if not name.startswith("floor_") or each.median <= 4 * highest
+    }
+
+
+def colour_of(name: str) -> str:
+    if name.startswith("ours_"):
+        return "tab:blue"
+    return "lightgray" if name.startswith("floor_") else "tab:gray"
 
 
 def _title(workload: Workload) -> str:
