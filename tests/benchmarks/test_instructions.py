@@ -54,13 +54,13 @@ def test_runs_that_do_not_agree_are_no_figures(
     def counted(transport: str, workload: str, count: int) -> int:
         nonlocal runs
         runs += 1
-        return count * (1_000 + runs * 10)
+        return count * (1_000 + runs * 30)
 
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setattr(instructions, "counted", counted)
     assert instructions.main(["--scale", "0.0001"]) == 1
     assert capsys.readouterr().out.endswith(
-        "the runs differ by more than 1%: these are no figures\n"
+        "the runs differ by more than 3%: these are no figures\n"
     )
 
 
