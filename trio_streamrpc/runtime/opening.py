@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import trio
-
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.runtime.calls import EMPTY
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.transports.base import close_by_force
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import MethodTable
@@ -55,7 +54,7 @@ async def run_connection(
             )
         except BaseException:
             # The other side shall not wait for a hello that will not come.
-            await _close_by_force(transport)
+            await close_by_force(transport)
             raise
         connection.start()
         try:
@@ -66,8 +65,3 @@ async def run_connection(
             raise
         else:
             await connection.finish(None)
-
-
-async def _close_by_force(transport: Transport) -> None:
-    with trio.CancelScope(shield=True):
-        await trio.aclose_forcefully(transport)

@@ -9,7 +9,7 @@ import trio
 
 from trio_streamrpc.protocol.codecs import Encoding
 
-__all__ = ["MESSAGE_SLACK", "Transport"]
+__all__ = ["MESSAGE_SLACK", "Transport", "close_by_force"]
 
 #: A message that is just too long shall get as far as the codec, which answers as the protocol
 #: says; what is longer than its limit by more than this is cut off by the transport. (Some count
@@ -66,3 +66,12 @@ class Transport(trio.abc.AsyncResource):
     @abstractmethod
     async def aclose(self) -> None:
         """Say goodbye as the transport does, and close. If this is cancelled, close at once."""
+
+
+async def close_by_force(resource: trio.abc.AsyncResource) -> None:
+    """Close it at once, where a block ends in whatever way.
+
+    Shielded, or a cancellation would take the place of what the block has raised.
+    """
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(resource)

@@ -19,13 +19,14 @@ from trio_streamrpc.errors import ConnectionLost, RemoteProtocolError, RpcError,
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
-from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.base import Transport, close_by_force
 from trio_streamrpc.transports.lengths import HEADER_BYTES, MessageBuffer
 from trio_streamrpc.transports.sockets import (
     OrderlyListener,
     OrderlyStream,
     address_in,
     address_name,
+    check_client_context,
     check_context,
     connect_tcp,
     listen_tcp,
@@ -91,8 +92,8 @@ class ByteStreamTransport(Transport):
     def send_nowait(self, message: bytes | str) -> bool:
         if self._socket is None or self._closing or self._torn:
             return False
-        data = message.encode() if isinstance(message, str) else message
-        whole = len(data).to_bytes(HEADER_BYTES, "big") + data
+        header, data = _framed(message)
+        whole = header + data
         try:
             self._begun = os.write(self._socket.fileno(), whole)
         except OSError:
@@ -109,8 +110,7 @@ class ByteStreamTransport(Transport):
         if self._closing or (self._torn and not begun):
             await trio.lowlevel.checkpoint()
             raise self._lost()
-        data = message.encode() if isinstance(message, str) else message
-        header = len(data).to_bytes(HEADER_BYTES, "big")
+        header, data = _framed(message)
         self._sending = True
         self._torn = True
         try:
@@ -196,6 +196,12 @@ class ByteStreamTransport(Transport):
         return ConnectionLost(
             "the transport was closed" if self._closing else "the connection broke"
         )
+
+
+def _framed(message: bytes | str) -> tuple[bytes, bytes]:
+    """A message's header, and what follows it."""
+    data = message.encode() if isinstance(message, str) else message
+    return len(data).to_bytes(HEADER_BYTES, "big"), data
 
 
 async def _send_on_socket(
@@ -299,8 +305,7 @@ async def connect_stream(
     scheme, address = _address(url)
     if tuple(headers):
         raise ValueError(f"headers were given for {url!r}, which has none")
-    if ssl_context is not None and scheme != "tls":
-        raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
+    check_client_context(url, ssl_context, encrypted=scheme == "tls")
     stream: trio.abc.Stream | None = None
     transport: ByteStreamTransport | None = None
     try:
@@ -319,7 +324,8 @@ async def connect_stream(
             raise Unavailable(f"{url} did not answer within {limits.handshake_timeout} s")
         yield transport
     finally:
-        await _close_by_force(stream)
+        if stream is not None:
+            await close_by_force(stream)
 
 
 @asynccontextmanager
@@ -337,7 +343,7 @@ async def accept_stream(
             transport = await _answer(stream, None, limits=limits)
         yield transport
     finally:
-        await _close_by_force(stream)
+        await close_by_force(stream)
 
 
 @asynccontextmanager
@@ -367,7 +373,7 @@ async def open_stream(
             raise _refused(side, name, limits, late=handshake.cancelled_caught)
         yield transport
     finally:
-        await _close_by_force(stream)
+        await close_by_force(stream)
 
 
 def _refused(side: Side, name: str, limits: Limits, *, late: bool) -> RpcError:
@@ -409,10 +415,3 @@ def _address(url: str) -> tuple[str, str | tuple[str, int]]:
     if parts.path or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError(f"{url!r} has more than a host and a port")
     return parts.scheme, address
-
-
-async def _close_by_force(stream: trio.abc.Stream | None) -> None:
-    # Shielded, or a cancellation would take the place of what the block has raised.
-    if stream is not None:
-        with trio.CancelScope(shield=True), suppress(*BROKEN):
-            await trio.aclose_forcefully(stream)

@@ -15,6 +15,7 @@ __all__ = [
     "OrderlyStream",
     "address_in",
     "address_name",
+    "check_client_context",
     "check_context",
     "connect_tcp",
     "listen_tcp",
@@ -118,6 +119,12 @@ def check_context(url: str, context: ssl.SSLContext | None, *, encrypted: bool) 
         raise ValueError(f"{url!r} needs {'an' if encrypted else 'no'} ssl_context")
     if not isinstance(context, ssl.SSLContext | None):
         raise TypeError(f"ssl_context must be an ssl.SSLContext, not {context!r}")
+
+
+def check_client_context(url: str, context: ssl.SSLContext | None, *, encrypted: bool) -> None:
+    """ValueError if a client at the URL can do nothing with that."""
+    if context is not None and not encrypted:
+        raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
 
 
 def address_in(parts: SplitResult, url: str, *, default_port: int | None) -> tuple[str, int]:

@@ -31,10 +31,11 @@ from trio_streamrpc.errors import (
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
-from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport
+from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
 from trio_streamrpc.transports.sockets import (
     address_in,
     address_name,
+    check_client_context,
     check_context,
     connect_tcp,
     listen_tcp,
@@ -201,8 +202,7 @@ async def connect_websocket(
     """
     parts = urlsplit(url)
     host, port = address_in(parts, url, default_port=DEFAULT_PORTS[parts.scheme])
-    if ssl_context is not None and parts.scheme == "ws":
-        raise ValueError(f"an ssl_context was given for {url!r}, which is not encrypted")
+    check_client_context(url, ssl_context, encrypted=parts.scheme == "wss")
     resource = quote(parts.path or "/", safe=URL_CHARACTERS)
     if parts.query:
         resource += "?" + quote(parts.query, safe=URL_CHARACTERS)
@@ -250,9 +250,7 @@ async def connect_websocket(
         try:
             yield transport
         finally:
-            # Shielded, or a cancellation would take the place of what the block has raised.
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(transport)
+            await close_by_force(transport)
 
 
 @asynccontextmanager
@@ -281,8 +279,7 @@ async def accept_websocket(
                 transport.nursery = background
             yield transport
     finally:
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(counted)
+        await close_by_force(counted)
 
 
 async def _shake_hands(
