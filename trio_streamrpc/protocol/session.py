@@ -241,7 +241,7 @@ class Session:
     def end_objects(self, id: int) -> None:
         """Nothing that was exported with that call can be called any more (R20)."""
         exchange = self.exchanges.get(id)
-        if exchange is not None and exchange.objects:
+        if exchange is not None:
             for each in exchange.objects:
                 self.objects.pop(each, None)
 
