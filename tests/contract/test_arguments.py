@@ -12,7 +12,7 @@ import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import cattrs
@@ -24,6 +24,7 @@ from trio_streamrpc.contract.decorators import rpc
 from trio_streamrpc.contract.methods import Kind, Method, MethodTable, Parameter, Role
 from trio_streamrpc.contract.payloads import Encoding, Payloads
 from trio_streamrpc.errors import InternalError, InvalidArgument
+from trio_streamrpc.protocol.binary import BINARY_BYTES, Binary
 
 if TYPE_CHECKING:
     from trio import TaskStatus
@@ -561,7 +562,7 @@ def test_results_there_and_back(payloads: Payloads) -> None:
         ("nothing", None),
     ):
         codec = wire(payloads, name)
-        assert codec.decode_result(msgspec.Raw(codec.encode_result(value))) == value
+        assert codec.decode_result(codec.encode_result(value)) == value
 
 
 def test_a_result_of_another_type_is_the_other_sides_fault(payloads: Payloads) -> None:
@@ -599,3 +600,85 @@ def test_listed_errors(payloads: Payloads) -> None:
     assert codec.encode_error(KeyError("x")) is None
     assert wire(payloads, "buy").encode_error(NoSuchSymbol("ACME")) is None
     assert wire(payloads, "buy").decode_error(*encoded[:1], "ACME", encoded[1]) is None
+
+
+# Long byte strings
+
+
+class Files:
+    @rpc
+    async def read(self) -> bytes: ...
+
+    @rpc
+    async def find(self) -> bytes | None: ...
+
+    @rpc
+    async def untyped(self): ...
+
+    @rpc
+    async def short(self) -> Annotated[bytes, msgspec.Meta(max_length=3)]: ...
+
+    @rpc
+    async def array(self) -> bytearray: ...
+
+    @rpc
+    async def text(self) -> str: ...
+
+    @rpc
+    async def write(self, blocks: AsyncIterable[bytes], lines: AsyncIterable[str]) -> None: ...
+
+
+LONG = bytes(BINARY_BYTES)
+
+
+def files(encoding: Encoding, name: str, converter: cattrs.Converter | None = None) -> MethodCodec:
+    method = MethodTable.of_contract(Files).get(name)
+    assert method is not None
+    return method.wire(Payloads(encoding, converter))
+
+
+@pytest.mark.parametrize("name", ["read", "find", "untyped"])
+def test_a_long_byte_string_stands_for_itself(name: str) -> None:
+    codec = files("msgpack", name)
+    encoded = codec.encode_result(LONG)
+    assert isinstance(encoded, Binary)
+    assert encoded.body is LONG
+    assert codec.decode_result(encoded) is LONG
+    assert codec.decode_result(encoded.joined()) == LONG
+    # One that may change is encoded as it is now, and one that is short costs nothing to copy.
+    assert not isinstance(codec.encode_result(LONG[:-1]), Binary)
+    changing = bytearray(LONG)
+    assert not isinstance(codec.encode_result(changing), Binary)
+
+
+def test_where_it_does_not() -> None:
+    for codec in (
+        files("json", "read"),
+        files("msgpack", "read", cattrs.Converter()),
+        files("msgpack", "array"),
+    ):
+        assert not isinstance(codec.encode_result(LONG), Binary)
+        assert codec.decode_result(codec.encode_result(LONG)) == LONG
+
+
+def test_one_that_is_not_wanted() -> None:
+    """It is checked against its type as if it had come in one piece."""
+    assert files("msgpack", "array").decode_result(Binary(LONG)) == bytearray(LONG)
+    for name in ("text", "short"):
+        with pytest.raises(InternalError, match="does not match"):
+            files("msgpack", name).decode_result(Binary(LONG))
+
+
+def test_long_byte_strings_as_items_of_an_upload() -> None:
+    codec = files("msgpack", "write")
+    blocks, lines = codec.parameters
+    encoded = codec.item_encoder(blocks)(LONG)
+    assert isinstance(encoded, Binary)
+    assert encoded.body is LONG
+    assert codec.item_decoder(blocks)(encoded) is LONG
+    assert not isinstance(codec.item_encoder(blocks)(LONG[:-1]), Binary)
+    decode = codec.item_decoder(lines)
+    assert decode(b"\xa1x") == "x"
+    for _ in range(2):  # it is counted once
+        with pytest.raises(InvalidArgument, match=r"\$\.lines\[1\]"):
+            decode(encoded)

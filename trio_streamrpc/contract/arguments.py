@@ -18,6 +18,7 @@ from trio_streamrpc.contract.exceptions import ErrorCodec
 from trio_streamrpc.contract.problems import escaped, explain, shown
 from trio_streamrpc.contract.signatures import Kind, Parameter, Role
 from trio_streamrpc.errors import InternalError, InvalidArgument
+from trio_streamrpc.protocol.binary import BINARY_BYTES, Binary, Encoded, Payload
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import Method
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["MethodCodec", "Reference"]
 
 Data = bytes | msgspec.Raw
+EncodeValue = Callable[[Any], Encoded]
+DecodeValue = Callable[[Payload], Any]
 Place = int | str
 #: An argument that is no data: its place, its parameter in the role that it has there, and itself.
 Reference = tuple[Place, Parameter, Any]
@@ -43,13 +46,13 @@ class MethodCodec:
     knows.
     """
 
-    encode_result: Callable[[Any], bytes]
-    """A result (a stream's item, what a context yielded) as bytes.
+    encode_result: EncodeValue
+    """A result (a stream's item, what a context yielded) as bytes, or a long byte string as itself.
 
     Raises :exc:`TypeError` that names the method if it cannot be encoded.
     """
 
-    decode_result: Callable[[Data], Any]
+    decode_result: DecodeValue
     """The result that such bytes say.
 
     Raises :exc:`InternalError` if it is not of the method's type: the fault is the other side's.
@@ -113,8 +116,10 @@ class MethodCodec:
             raise TypeError(
                 f"{error}; for an object that is called, mark its methods with @rpc"
             ) from error
-        self.encode_result = result_encoder(self.label, method.kind, encode)
-        self.decode_result = result_decoder(self.label, method, decode)
+        keeps_bytes = payloads.keeps_bytes(result_type)
+        self.encode_result = result_encoder(self.label, method.kind, encode, keeps_bytes)
+        self.decode_result = result_decoder(self.label, method, decode, keeps_bytes)
+        self._keeps_bytes = payloads.keeps_bytes
 
     def _only(self, kind: inspect._ParameterKind) -> Parameter | None:
         return next((each for each in self.parameters if each.kind is kind), None)
@@ -266,11 +271,14 @@ class MethodCodec:
 
     # Both
 
-    def item_encoder(self, parameter: Parameter) -> Encode:
+    def item_encoder(self, parameter: Parameter) -> EncodeValue:
         """What encodes the items of an upload; it raises :exc:`TypeError` that names it."""
         encode = self._encoders[parameter.name]
+        keeps_bytes = self._keeps_bytes(parameter.item_type)
 
-        def encode_item(item: Any) -> bytes:
+        def encode_item(item: Any) -> Encoded:
+            if keeps_bytes and type(item) is bytes and len(item) >= BINARY_BYTES:
+                return Binary(item)
             try:
                 return encode(item)
             except Exception as error:
@@ -281,21 +289,24 @@ class MethodCodec:
 
         return encode_item
 
-    def item_decoder(self, parameter: Parameter) -> Decode:
+    def item_decoder(self, parameter: Parameter) -> DecodeValue:
         """What decodes the items of one upload, in order: ``$.ticks[3]`` is the fourth of them.
 
         It raises :exc:`InvalidArgument` that names the item. One that it has refused may be asked
         for again, and is counted once.
         """
         decode = self._decoders[parameter.name]
+        decode_binary = binary_decoder(decode, self._keeps_bytes(parameter.item_type))
         count = 0
-        refused: Data | None = None
+        refused: Payload | None = None
 
-        def decode_item(data: Data) -> Any:
+        def decode_item(data: Payload) -> Any:
             nonlocal count, refused
             if data is not refused:
                 count += 1
             try:
+                if isinstance(data, Binary):
+                    return decode_binary(data)
                 return decode(data)
             except Exception as error:
                 refused = data
@@ -386,10 +397,12 @@ def compiled(payloads: Payloads, annotation: Any, strict: bool, what: str) -> De
         raise TypeError(f"{what}: {error}") from error
 
 
-def result_encoder(label: str, kind: Kind, encode: Encode) -> Encode:
+def result_encoder(label: str, kind: Kind, encode: Encode, keeps_bytes: bool) -> EncodeValue:
     what = "an item" if kind is Kind.SERVER_STREAM else "its result"
 
-    def encode_result(value: Any) -> bytes:
+    def encode_result(value: Any) -> Encoded:
+        if keeps_bytes and type(value) is bytes and len(value) >= BINARY_BYTES:
+            return Binary(value)
         try:
             return encode(value)
         except Exception as error:
@@ -400,13 +413,16 @@ def result_encoder(label: str, kind: Kind, encode: Encode) -> Encode:
     return encode_result
 
 
-def result_decoder(label: str, method: Method, decode: Decode) -> Decode:
+def result_decoder(label: str, method: Method, decode: Decode, keeps_bytes: bool) -> DecodeValue:
     what = "an item" if method.kind is Kind.SERVER_STREAM else "the result"
     # Not the method: it is bound to its service, and the codec is all services'.
     result_type = method.result_type
+    decode_binary = binary_decoder(decode, keeps_bytes)
 
-    def decode_result(data: Data) -> Any:
+    def decode_result(data: Payload) -> Any:
         try:
+            if isinstance(data, Binary):
+                return decode_binary(data)
             return decode(data)
         except Exception as error:
             raise InternalError(
@@ -414,6 +430,13 @@ def result_decoder(label: str, method: Method, decode: Decode) -> Decode:
             ) from error
 
     return decode_result
+
+
+def binary_decoder(decode: Decode, keeps_bytes: bool) -> Callable[[Binary], Any]:
+    """What decodes a long byte string: without a copy, where its type wants no more of it."""
+    if keeps_bytes:
+        return lambda data: data.body
+    return lambda data: decode(data.joined())
 
 
 def described(value: Any) -> str:

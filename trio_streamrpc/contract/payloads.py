@@ -110,6 +110,14 @@ class Payloads:
             self.converter is None and self._survey(annotation) is not None
         )
 
+    def keeps_bytes(self, annotation: Any) -> bool:
+        """Whether a byte string stands for itself in a type, so that a long one need not be copied.
+
+        In JSON it does not: there, it is base64.
+        """
+        plain = annotation is bytes or annotation == bytes | None or is_any(annotation)
+        return plain and self.encoding == "msgpack" and self.is_native(annotation)
+
     # Encoding
 
     def _new_encoder(self, annotation: Any) -> Encode:

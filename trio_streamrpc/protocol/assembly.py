@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from trio_streamrpc.errors import RemoteProtocolError
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol.binary import Gathering
 from trio_streamrpc.protocol.frames import (
     KINDS,
     Call,
@@ -29,13 +30,13 @@ class Unfinished:
 
     __slots__ = ("began", "data", "early", "frame", "kept", "left", "uploads")
 
-    def __init__(self, frame: Call | Result | Chunk, kept: bool) -> None:
+    def __init__(self, frame: Call | Result | Chunk, *, kept: bool, binary: bool) -> None:
         #: The frame that announced it, and is handed on with the value in its place.
         self.frame = frame
         #: Bytes that are still to come.
         self.left = frame.parts
         #: What has come; nothing of it is kept for a consumer that has left.
-        self.data = bytearray()
+        self.data = Gathering(frame.parts, binary=binary)
         self.kept = kept
         #: When the frame came, for a call: its timeout counts from then (R23).
         self.began = 0.0
@@ -47,10 +48,12 @@ class Unfinished:
 class Assembly:
     """The unfinished values that one side receives."""
 
-    __slots__ = ("_announced", "_limits", "bytes", "unfinished", "uploads")
+    __slots__ = ("_announced", "_binary", "_limits", "bytes", "unfinished", "uploads")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, binary: bool) -> None:
         self._limits = limits
+        #: Whether a byte string travels as it is, so that it can be collected as such.
+        self._binary = binary
         #: By the ids that they come on.
         self.unfinished: dict[int, Unfinished] = {}
         #: The uploads of calls that are unfinished, by the uploads' ids.
@@ -104,7 +107,8 @@ class Assembly:
         now: float = 0.0,
     ) -> None:
         """The parts of that frame's value will come; without ``keep`` they are counted alone."""
-        value = self.unfinished[frame.id] = Unfinished(frame, keep)
+        binary = self._binary and not isinstance(frame, Call)
+        value = self.unfinished[frame.id] = Unfinished(frame, kept=keep, binary=binary)
         if keep:
             self._announced += frame.parts
         value.began = now
@@ -122,7 +126,7 @@ class Assembly:
             raise RemoteProtocolError(f"more parts than were announced on id {id}")
         value.left -= len(data)
         if value.kept:
-            value.data += data
+            value.data.add(data)
             self.bytes += len(data)
         if value.left:
             return None
@@ -136,7 +140,7 @@ class Assembly:
         if value is not None:
             self._count_out(value)
             value.kept = False
-            value.data = bytearray()
+            value.data = Gathering(0, binary=False)
 
     def end(self, id: int) -> Unfinished:
         """Nothing more comes of the value on that id, though it is unfinished."""
@@ -158,7 +162,7 @@ class Assembly:
 
     def _count_out(self, value: Unfinished) -> None:
         if value.kept:
-            self.bytes -= len(value.data)
+            self.bytes -= value.frame.parts - value.left
             self._announced -= value.frame.parts
 
     # --- what comes before the call that it belongs to

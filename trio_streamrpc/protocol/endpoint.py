@@ -14,6 +14,7 @@ from __future__ import annotations
 from msgspec import Raw
 
 from trio_streamrpc.errors import Code, LocalProtocolError
+from trio_streamrpc.protocol.binary import Binary, Encoded, pieces_of
 from trio_streamrpc.protocol.calling import REF_BYTES, Calling
 from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import ErrorInfo, Kind, Ref
@@ -30,7 +31,7 @@ PRODUCING = STATES["PRODUCING"]
 class Endpoint(Calling):
     """One side of a connection."""
 
-    def answer(self, id: int, value: bytes) -> None:
+    def answer(self, id: int, value: Encoded) -> None:
         """The result of a unary call. Raises :exc:`ResourceExhausted` if it is too long.
 
         One that goes in parts is over with the last of them; if its caller cancels before that,
@@ -40,11 +41,12 @@ class Endpoint(Calling):
         size = len(value)
         if size <= self.outbox.whole_bytes:
             self._close(exchange, STATES["CLOSED"])
-            self.outbox.add_answer(self.family.result(id, Raw(value)), size, exchange.priority)
+            raw = value.joined() if isinstance(value, Binary) else Raw(value)
+            self.outbox.add_answer(self.family.result(id, raw), size, exchange.priority)
             return
         check_value(self.peer, "the result", size)
         self._close(exchange, STATES["CLOSED"])
-        slices = Slices(value, text=self.codec.is_text)
+        slices = Slices(*pieces_of(value), text=self.codec.is_text)
         self.outbox.add_result(self.family.result(id, parts=size), slices, exchange.priority)
 
     def answer_error(
@@ -90,17 +92,21 @@ class Endpoint(Calling):
         assert credit is not None
         return credit.items > 0 and credit.bytes > 0 and self.outbox.has_room(id)
 
-    def send(self, id: int, item: bytes) -> None:
+    def send(self, id: int, item: Encoded) -> None:
         """An item of a stream. Raises :exc:`ResourceExhausted` if it is too long."""
         exchange = self._sending(id, Kind.CHUNK)
         size = len(item)
-        if size > self.outbox.whole_bytes:
+        payload: Raw | Binary
+        if size <= self.outbox.whole_bytes:
+            payload = item.joined() if isinstance(item, Binary) else Raw(item)
+        else:
             check_value(self.peer, "the item", size)
+            payload = item if isinstance(item, Binary) else Raw(item)
         credit = exchange.credit
         if credit is None or not credit.open:
             raise LocalProtocolError(f"an item on id {id} without credit")
         credit.spend(size)
-        self.outbox.add_item(id, Raw(item), size, exchange.priority)
+        self.outbox.add_item(id, payload, size, exchange.priority)
 
     def send_object(self, id: int) -> int:
         """The one item of a context or a task, if it is an object: gives the object's id (R20)."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Raw
 
 from trio_streamrpc.errors import Code, RemoteProtocolError
+from trio_streamrpc.protocol.binary import Binary
 from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit
 from trio_streamrpc.protocol.exchanges import Exchange, Places
 from trio_streamrpc.protocol.frames import (
@@ -315,9 +316,10 @@ def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
 
 def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
     """The frame that announced a value is handed on, with the value in its place (R21)."""
-    frame, data = value.frame, value.data
+    frame, data = value.frame, value.data.take()
     frame.parts = 0
     if isinstance(frame, Call):
+        assert not isinstance(data, Binary)  # it is an array
         try:
             frame.args, frame.kwargs = endpoint.codec.split(data)
         except ValueError as error:
@@ -329,18 +331,19 @@ def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
         if frame.timeout is not None:
             frame.timeout = max(frame.timeout - (endpoint.now - value.began), 0.0)
         return frame
-    if value.kept:
+    if value.kept and not isinstance(data, Binary):
         try:
             endpoint.codec.check(data)
         except ValueError as error:
             raise RemoteProtocolError(
                 f"a value in parts on id {frame.id}: {error}", close_code=1007
             ) from None
+    payload: Any = data if isinstance(data, Binary) else Raw(data)
     if isinstance(frame, Chunk):
-        frame.items = [Raw(data)]
+        frame.items = [payload]
         return frame if value.kept else None
     # R7: of a call that was cancelled here, it is the end that counts.
-    frame.value = Raw(data) if value.kept else endpoint.codec.null
+    frame.value = payload if value.kept else endpoint.codec.null
     endpoint.end_objects(frame.id)
     del endpoint.exchanges[frame.id]
     return frame

@@ -16,10 +16,11 @@ calls that run, grants by merging, and other control frames by ``control_bytes``
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from msgspec import Raw
 
+from trio_streamrpc.protocol.binary import Binary, pieces_of
 from trio_streamrpc.protocol.frames import (
     JSON,
     Call,
@@ -61,7 +62,8 @@ class _Queue:
     def __init__(self, id: int, priority: int) -> None:
         self.id = id
         self.priority = priority
-        self.items: list[Raw] = []
+        #: A byte string that goes out in parts is not in one piece (R21).
+        self.items: list[Any] = []
         self.sizes: list[int] = []
         self.bytes = 0
         #: Whether its producer was told to wait until some of this is written.
@@ -210,7 +212,7 @@ class Outbox:
         queue.blocked = True
         return False
 
-    def add_item(self, id: int, item: Raw, size: int, priority: int = 0) -> None:
+    def add_item(self, id: int, item: Raw | Binary, size: int, priority: int = 0) -> None:
         """An item of a stream, for which credit was spent."""
         queue = self._queues.get(id)
         if queue is None:
@@ -400,7 +402,7 @@ class Outbox:
         value = queue.value
         if value is None:
             chunk = self._family.chunk(queue.id, [self._null], size, parts=size)
-            slices = Slices(memoryview(queue.items[0]), text=self._text)
+            slices = Slices(*pieces_of(queue.items[0]), text=self._text)
             value = queue.value = Value(queue.id, slices, queue.priority, header=chunk)
         if not self._has_room(value, queue):
             return True

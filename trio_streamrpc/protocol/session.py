@@ -74,7 +74,7 @@ class Session:
         #: Every id that is open, of either side.
         self.exchanges: dict[int, Exchange] = {}
         #: Values that have come in part.
-        self.assembly = Assembly(self.limits)
+        self.assembly = Assembly(self.limits, binary=not self.codec.is_text)
         self._next_id = 1 if side == "connecting" else 2
         #: The highest id seen of the other side; its parity is the other one (R5).
         self.highest_seen = 0

@@ -38,6 +38,7 @@ from trio_streamrpc.runtime.references import References
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
     from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.protocol.binary import Encoded
     from trio_streamrpc.runtime.connection import Connection
 
 __all__ = ["CallbackHandler", "Handler", "UnaryHandler"]
@@ -329,7 +330,7 @@ class Handler(ABC):
 class UnaryHandler(Handler):
     """A call with one answer: it may have its task to itself, or share it with others."""
 
-    _value: bytes | None = None
+    _value: Encoded | None = None
     _late = False
 
     async def serve(self) -> None:

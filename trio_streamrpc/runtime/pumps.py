@@ -15,6 +15,7 @@ import trio
 from trio_streamrpc.runtime.parking import Parking
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.binary import Encoded
     from trio_streamrpc.runtime.connection import Connection
 
 __all__ = ["Pump"]
@@ -45,7 +46,7 @@ class Pump:
         "standing",
     )
 
-    def __init__(self, connection: Connection, id: int, encode: Callable[[Any], bytes]) -> None:
+    def __init__(self, connection: Connection, id: int, encode: Callable[[Any], Encoded]) -> None:
         self._connection = connection
         self._endpoint = connection.endpoint
         self._id = id

@@ -16,6 +16,7 @@ from trio_streamrpc.runtime.local import LocalStream
 from trio_streamrpc.runtime.pumps import Pump
 
 if TYPE_CHECKING:
+    from trio_streamrpc.protocol.binary import Encoded
     from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.runtime.connection import Connection
 
@@ -34,7 +35,7 @@ class Upload:
         connection: Connection,
         id: int,
         source: AsyncIterable[Any],
-        encode: Callable[[Any], bytes],
+        encode: Callable[[Any], Encoded],
         name: str,
         failed: Callable[[BaseException], None],
         root: Exchange | None,
