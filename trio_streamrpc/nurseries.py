@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import TracebackType
 
 import trio
 
@@ -29,28 +30,38 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
             background.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def open_companion_nursery() -> AsyncIterator[trio.Nursery]:
+class open_companion_nursery:  # noqa: N801  # it is called like a function, as trio's are
     """A nursery for what runs beside a block: its tasks are cancelled when the block ends.
 
     They are cancelled with the block as well, like those of any nursery. The block's own exception
     comes out as it went in, and one that a task could not handle as itself: neither is wrapped in a
     group for this nursery's sake.
     """
-    body: BaseException | None = None
-    raised: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                yield nursery
-            except BaseException as error:
-                body = error
-                raise
-            finally:
-                nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        raised = _unwrapped(group, body)
-    if raised is not None:
+
+    # No generator: one that is held open costs a good part of what an idle connection may take.
+
+    def __init__(self) -> None:
+        self._manager = trio.open_nursery()
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> trio.Nursery:
+        self._nursery = await self._manager.__aenter__()
+        return self._nursery
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        body: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+        try:
+            return await self._manager.__aexit__(kind, body, traceback)
+        except BaseExceptionGroup as group:
+            raised = _unwrapped(group, body)
+        if raised is body:
+            return False
         # Outside of the except block, so that the exception keeps the context it came with.
         try:
             raise raised

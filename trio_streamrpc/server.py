@@ -13,12 +13,13 @@ from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.nurseries import open_background_nursery, open_companion_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
-from trio_streamrpc.runtime.opening import run_connection
+from trio_streamrpc.runtime.keepalive import Keepalive
+from trio_streamrpc.runtime.opening import run_in
 from trio_streamrpc.transports.urls import Scheme, scheme_of
 
 __all__ = ["Server", "serve"]
@@ -49,6 +50,10 @@ class Server:
         self._mask_errors = mask_errors
         self._interceptors = interceptors
         self._connections: set[Connection] = set()
+        self._keepalive = Keepalive()
+        #: Around each client that is being served: cancelled when serving ends.
+        self._blocks: set[trio.CancelScope] = set()
+        self._dismissed = False
         #: Around the accept loop: cancelled by a drain.
         self._accepting = trio.CancelScope()
         self._draining = False
@@ -91,46 +96,68 @@ class Server:
         task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept clients until a drain, and serve each in a task of that nursery."""
+        connections.start_soon(self._keepalive.run, name="streamrpc keepalive")
         with self._accepting:
             await trio.serve_listeners(
                 self.handle, listeners, handler_nursery=connections, task_status=task_status
             )
 
+    def dismiss(self) -> None:
+        """Have every client leave that is being served, or will be."""
+        self._dismissed = True
+        for block in self._blocks:
+            block.cancel()
+
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one client. What goes wrong with it ends this connection, and no other."""
+        block = trio.CancelScope()
+        self._blocks.add(block)
+        if self._dismissed:
+            block.cancel()
         try:
-            async with self._scheme.accept(
-                stream, path=self._path, limits=self._limits
-            ) as transport:
-                if transport is None:
-                    return
-                async with run_connection(
-                    transport,
-                    "accepting",
-                    table=self._table,
-                    payloads=self._payloads[transport.encoding],
-                    limits=self._limits,
-                    mask_errors=self._mask_errors,
-                    interceptors=self._interceptors,
-                ) as connection:
-                    if self._draining:
-                        # It was on its way when the drain began, and has called nothing.
-                        return
-                    self._connections.add(connection)
-                    try:
-                        await connection.wait_closed()
-                    finally:
-                        self._connections.discard(connection)
+            # What a connection needs to take its leave has to outlive a cancellation: nothing is
+            # cancelled here but the block, by dismiss(), and the nursery ends after it. A
+            # background nursery for each connection would do the same, with one more task.
+            with trio.CancelScope(shield=True):
+                async with open_companion_nursery() as nursery:
+                    with block:
+                        await self._serve(stream, nursery)
         except RpcError as error:
             # Escaped and shortened: it may hold what the client has sent.
             LOGGER.info("a client was refused: %s", ascii(str(error))[1:-1][:200])
         except Exception:
             LOGGER.exception("a connection failed")
-        except trio.Cancelled:
-            raise
         except BaseException as error:
             self.interrupt = error
             raise
+        finally:
+            self._blocks.discard(block)
+
+    async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+        async with self._scheme.accept(
+            stream, path=self._path, limits=self._limits, nursery=nursery
+        ) as transport:
+            if transport is None:
+                return
+            async with run_in(
+                nursery,
+                transport,
+                "accepting",
+                table=self._table,
+                payloads=self._payloads[transport.encoding],
+                limits=self._limits,
+                mask_errors=self._mask_errors,
+                interceptors=self._interceptors,
+                keepalive=self._keepalive,
+            ) as connection:
+                if self._draining:
+                    # It was on its way when the drain began, and has called nothing.
+                    return
+                self._connections.add(connection)
+                try:
+                    await connection.wait_closed()
+                finally:
+                    self._connections.discard(connection)
 
 
 async def _retire(connection: Connection) -> None:
@@ -179,14 +206,17 @@ async def serve(
         async with open_background_nursery() as nursery:
             listeners, server.url = await scheme.listen(url, ssl_context=ssl_context)
             try:
-                await nursery.start(server.accept, listeners, nursery)
-            except BaseException:
-                for each in listeners:
-                    await trio.aclose_forcefully(each)
-                raise
-            task_status.started(server)
-            await server.wait_drained()
-            return
+                try:
+                    await nursery.start(server.accept, listeners, nursery)
+                except BaseException:
+                    for each in listeners:
+                        await trio.aclose_forcefully(each)
+                    raise
+                task_status.started(server)
+                await server.wait_drained()
+                return
+            finally:
+                server.dismiss()
     except trio.Cancelled:
         # The accept loop loses an interrupt to a cancellation that comes at the same time.
         if server.interrupt is None:

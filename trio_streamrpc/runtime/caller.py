@@ -104,10 +104,6 @@ class Caller:
     def limits(self) -> Limits:
         return self.connection.limits
 
-    def greeted(self) -> None:
-        """The other side has told how many calls it runs at once (R26)."""
-        self.places.greeted()
-
     # --- making a call
 
     async def ask(self, request: Request) -> Result | Error | RpcError:

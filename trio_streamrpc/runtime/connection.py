@@ -31,7 +31,6 @@ from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.calls import EMPTY, serves
 from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
-from trio_streamrpc.runtime.keepalive import keep_alive
 from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.proxies import Face
 from trio_streamrpc.runtime.writer import LAST_WORD, Writer
@@ -57,8 +56,8 @@ class Connection(Face):
         table: MethodTable | None,
         payloads: Payloads,
         limits: Limits,
-        metadata: Mapping[str, Any],
-        mask_errors: bool,
+        metadata: Mapping[str, Any] = EMPTY,
+        mask_errors: bool = False,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self.transport = transport
@@ -201,7 +200,6 @@ class Connection(Face):
         self.callee.start()
         self.nursery.start_soon(self._read, name="streamrpc reader")
         self.nursery.start_soon(self.writer.run, name="streamrpc writer")
-        self.nursery.start_soon(keep_alive, self, name="streamrpc keepalive")
 
     async def wait_greeted(self) -> None:
         """Wait until both sides have said hello (R25)."""
@@ -280,7 +278,6 @@ class Connection(Face):
                 self.metadata = MappingProxyType(self._mapping(frame.metadata))
             except RpcError as error:
                 raise RemoteProtocolError(f"metadata of hello: {error.message}") from None
-        self.caller.greeted()
         events: list[Event] = []
         if self.endpoint.side == "accepting":
             events = self.endpoint.accept()

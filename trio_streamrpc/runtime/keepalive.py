@@ -1,46 +1,107 @@
-"""Asking a silent side whether it is there, and giving up one that is not (R24)."""
+"""Asking silent sides whether they are there, and giving up those that are not (R24).
+
+One task does it for many connections: for one that is idle, a task of its own is a good part of
+what it takes in memory.
+"""
 
 from __future__ import annotations
 
+import heapq
+from itertools import count
 from typing import TYPE_CHECKING
 
 import trio
 
 from trio_streamrpc.errors import ConnectionLost
+from trio_streamrpc.runtime.parking import Parking
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
 
-__all__ = ["keep_alive"]
+__all__ = ["Keepalive"]
 
 
-async def keep_alive(connection: Connection) -> None:
-    """Watch a connection until it is lost, or until this is cancelled.
+class Keepalive:
+    """Watches connections.
 
-    It is given up when nothing has come for ``ping_timeout`` after a ping, or when one message
+    One is given up when nothing has come for ``ping_timeout`` after a ping, or when one message
     could not be written for as long. A process that stood still itself asks before it judges.
     """
-    endpoint = connection.endpoint
-    interval, patience = connection.limits.ping_interval, connection.limits.ping_timeout
-    await connection.greeted.wait()  # R25: nothing is said before hello
-    asked: float | None = None
-    while True:
+
+    def __init__(self) -> None:
+        self._watches: dict[Connection, _Watch] = {}
+        #: When each is to be looked at, the first in front; the number keeps watches from being
+        #: compared. One that is watched no more is dropped when its time comes.
+        self._due: list[tuple[float, int, _Watch]] = []
+        self._numbers = count()
+        self._parking = Parking()
+        #: Until when its task sleeps.
+        self._until = float("inf")
+
+    def watch(self, connection: Connection) -> None:
+        """Look after a connection on which both sides have said hello (R25)."""
+        watch = self._watches[connection] = _Watch(connection)
+        self._plan(watch, watch.check())
+
+    def forget(self, connection: Connection) -> None:
+        """Look after it no more; nothing is kept of it."""
+        watch = self._watches.pop(connection, None)
+        if watch is not None:
+            watch.connection = None
+
+    def _plan(self, watch: _Watch, due: float | None) -> None:
+        if due is None:
+            return
+        heapq.heappush(self._due, (due, next(self._numbers), watch))
+        if due < self._until:
+            self._parking.unpark()
+
+    async def run(self) -> None:
+        """Watch until this is cancelled."""
+        due = self._due
+        while True:
+            now = trio.current_time()
+            while due and (due[0][0] <= now or due[0][2].connection is None):
+                _, _, watch = heapq.heappop(due)
+                self._plan(watch, watch.check())
+            self._until = due[0][0] if due else float("inf")
+            with trio.move_on_at(self._until):
+                await self._parking.park()
+
+
+class _Watch:
+    """What is known of one connection."""
+
+    __slots__ = ("asked", "connection")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection: Connection | None = connection
+        #: When it was asked whether it is there, if it has said nothing since.
+        self.asked: float | None = None
+
+    def check(self) -> float | None:
+        """Ask or give it up, if it is time; gives when to look again, None if never."""
+        connection = self.connection
+        if connection is None or not connection.alive:
+            return None
+        limits = connection.limits
+        interval, patience = limits.ping_interval, limits.ping_timeout
         now, heard, writing = trio.current_time(), connection.last_heard, connection.writer.since
-        if asked is not None and heard >= asked:
-            asked = None
-        if asked is None and now >= heard + interval:
-            asked = now
-            endpoint.ping(endpoint.codec.null)
+        if self.asked is not None and heard >= self.asked:
+            self.asked = None
+        if self.asked is None and now >= heard + interval:
+            self.asked = now
+            connection.endpoint.ping(connection.endpoint.codec.null)
             connection.wake_writer()
         # Compared with the sums that are slept until, or rounding would make this spin.
         if writing is not None and now >= writing + patience:
             connection.lose(ConnectionLost(f"a message could not be written in {patience} s"))
-            return
-        if asked is not None and now >= asked + patience:
+            return None
+        if self.asked is not None and now >= self.asked + patience:
             connection.lose(ConnectionLost(f"nothing was heard for {now - heard:.0f} s"))
-            return
-        due = heard + interval if asked is None else asked + patience
+            return None
+        due = heard + interval if self.asked is None else self.asked + patience
         if writing is not None:
             due = min(due, writing + patience)
-        # What begins while this sleeps is not due before either of the two.
-        await trio.sleep_until(min(due, now + interval, now + patience))
+        # What begins until then is not due before either of the two.
+        return min(due, now + interval, now + patience)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import trio
@@ -45,21 +46,28 @@ class Places:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._endpoint = connection.endpoint
-        self.calls = trio.Semaphore(0)
-        self.uploads = trio.Semaphore(0)
-        # A call takes the places for all its uploads at once: one that has some of them, and waits
-        # for more, keeps others from theirs for no longer than those take that have them.
-        self._uploads_turn = trio.Lock()
         #: Around everybody who waits, to be cancelled when the connection is lost.
         self._waiting: set[trio.CancelScope] = set()
         #: Calls that wait for room for their arguments (R21).
         self.claims: dict[Claim, trio.Event] = {}
 
-    def greeted(self) -> None:
-        """The other side has told what it has room for."""
-        limits = self._endpoint.peer
-        self.calls = trio.Semaphore(limits.max_calls)
-        self.uploads = trio.Semaphore(limits.max_uploads)
+    # Made when they are asked for, after both sides have said hello: most connections of a server
+    # never call.
+
+    @cached_property
+    def calls(self) -> trio.Semaphore:
+        """The places for calls to the service."""
+        return trio.Semaphore(self._endpoint.peer.max_calls)
+
+    @cached_property
+    def uploads(self) -> trio.Semaphore:
+        return trio.Semaphore(self._endpoint.peer.max_uploads)
+
+    @cached_property
+    def _uploads_turn(self) -> trio.Lock:
+        # A call takes the places for all its uploads at once: one that has some of them, and waits
+        # for more, keeps others from theirs for no longer than those take that have them.
+        return trio.Lock()
 
     def lose(self) -> None:
         """The connection is gone: nobody waits any longer."""

@@ -330,17 +330,20 @@ async def connect_stream(
 
 @asynccontextmanager
 async def accept_stream(
-    stream: trio.abc.Stream, *, path: str, limits: Limits
+    stream: trio.abc.Stream, *, path: str, limits: Limits, nursery: trio.Nursery | None = None
 ) -> AsyncIterator[ByteStreamTransport | None]:
     """Hear what a client says first on a stream just accepted; None if it is no client of ours.
 
-    ``path`` is what other transports look at: on a byte stream there is one service.
+    ``path`` is what other transports look at: on a byte stream there is one service. ``nursery`` is
+    where the connection's tasks may live, which lasts longer than the block.
     """
     stream = _orderly(stream)
     transport: ByteStreamTransport | None = None
     try:
         with trio.move_on_after(limits.handshake_timeout):
             transport = await _answer(stream, None, limits=limits)
+        if transport is not None:
+            transport.nursery = nursery
         yield transport
     finally:
         await close_by_force(stream)

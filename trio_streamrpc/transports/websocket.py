@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
 
@@ -255,17 +256,19 @@ async def connect_websocket(
 
 @asynccontextmanager
 async def accept_websocket(
-    stream: trio.abc.Stream, *, path: str, limits: Limits
+    stream: trio.abc.Stream, *, path: str, limits: Limits, nursery: trio.Nursery | None = None
 ) -> AsyncIterator[WebSocketTransport | None]:
     """Shake hands with a client on a stream just accepted; None if it is no client of ours.
 
     ``path`` is the one that is served; another is answered with 404, and a client that offers no
-    subprotocol of R3 with 400.
+    subprotocol of R3 with 400. ``nursery`` is where the transport's tasks live, which has to last
+    longer than the block; it has one of its own if there is none.
     """
     counted = CountedStream(stream, 2 * limits.max_message_bytes)
     remote = peer_name(stream)
     try:
-        async with open_background_nursery() as background:
+        own = open_background_nursery() if nursery is None else nullcontext(nursery)
+        async with own as background:
             guard = _Guard(background, counted)
             transport = None
             with trio.move_on_after(limits.handshake_timeout), guard.handshake:
@@ -366,4 +369,8 @@ _HEADER_VALUE = re.compile(r"|[!-~\x80-\xff]|[!-~\x80-\xff][\t -~\x80-\xff]*[!-~
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
+    # Names are mostly the same for all connections of a server: they are kept once.
+    return {
+        sys.intern(name.decode("latin-1").lower()): value.decode("latin-1")
+        for name, value in headers
+    }

@@ -1,0 +1,109 @@
+"""keepalive.py: one task for many connections; what it does for one is in test_connection.py."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import trio
+import trio.lowlevel
+from trio.testing import MockClock
+
+from trio_streamrpc.errors import ConnectionLost
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.runtime.keepalive import Keepalive
+
+
+class Silent:
+    """A connection whose other side says nothing, unless it answers pings after a while."""
+
+    def __init__(self, interval: float, patience: float, answers: bool = False) -> None:
+        self.limits = Limits(ping_interval=interval, ping_timeout=patience)
+        self.last_heard = trio.current_time()
+        self.answers = answers
+        self.writer = SimpleNamespace(since=None)
+        self.endpoint: Any = SimpleNamespace(ping=self._ping, codec=SimpleNamespace(null=None))
+        self.pings: list[float] = []
+        self.lost: list[tuple[float, str]] = []
+
+    @property
+    def alive(self) -> bool:
+        return not self.lost
+
+    def _ping(self, token: object) -> None:
+        self.pings.append(trio.current_time())
+        if self.answers:
+            self.last_heard = trio.current_time() + 0.25
+
+    def wake_writer(self) -> None:
+        pass
+
+    def lose(self, error: ConnectionLost) -> None:
+        self.lost.append((trio.current_time(), error.message))
+
+
+def watch(keepalive: Keepalive, connection: Any) -> None:
+    keepalive.watch(connection)
+
+
+async def test_each_has_its_own_time(autojump_clock: MockClock) -> None:
+    """R24."""
+    start = trio.current_time()
+    keepalive = Keepalive()
+    slow, quick, answering = Silent(10, 5), Silent(1, 2), Silent(4, 4, answers=True)
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keepalive.run)
+        await trio.lowlevel.checkpoint()
+        for each in (slow, quick, answering):
+            watch(keepalive, each)
+        await trio.sleep(14)
+        late = Silent(0.5, 0.5)
+        watch(keepalive, late)
+        await trio.sleep(86)
+    assert [each - start for each in quick.pings] == [1]
+    assert quick.lost == [(start + 3, "nothing was heard for 3 s")]
+    assert [each - start for each in slow.pings] == [10]
+    assert slow.lost == [(start + 15, "nothing was heard for 15 s")]
+    assert late.lost == [(start + 15, "nothing was heard for 1 s")]
+    assert len(answering.pings) == 23
+    assert answering.lost == []
+
+
+async def test_one_that_is_forgotten_is_not_kept(autojump_clock: MockClock) -> None:
+    keepalive = Keepalive()
+    connection = Silent(10, 10)
+    other = Silent(30, 10)
+    seen = weakref.ref(connection)
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keepalive.run)
+        watch(keepalive, other)
+        watch(keepalive, connection)
+        await trio.sleep(1)
+        keepalive.forget(connection)  # type: ignore[arg-type]
+        keepalive.forget(connection)  # type: ignore[arg-type]  # another time is no harm
+        pings, lost = connection.pings, connection.lost
+        del connection
+        gc.collect()
+        assert seen() is None
+        await trio.sleep(35)
+        assert pings == []
+        assert lost == []
+        assert len(other.pings) == 1
+
+
+async def test_a_message_that_cannot_be_written(autojump_clock: MockClock) -> None:
+    """R24: however much is heard meanwhile."""
+    keepalive = Keepalive()
+    connection = Silent(10, 7, answers=True)
+    start = trio.current_time()
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keepalive.run)
+        watch(keepalive, connection)
+        await trio.sleep(3)
+        connection.writer.since = trio.current_time()
+        connection.last_heard = trio.current_time()
+        await trio.sleep(20)
+    assert connection.lost == [(start + 10, "a message could not be written in 7 s")]
