@@ -14,7 +14,7 @@ from trio_streamrpc.limits import Limits, Window
 #: Section 7 of docs/protocol.md.
 DEFAULTS = {
     "window": Window(64, 256 * 1024),
-    "max_window": Window(4096, 8 * 1024 * 1024),
+    "max_window": Window(65_536, 8 * 1024 * 1024),
     "max_calls": 100,
     "max_object_calls": 64,
     "max_uploads": 64,

@@ -39,7 +39,7 @@ class Limits:
     """A stream's first window, where the caller names none (R18): it grows when the link, or how
     fast it is used up, needs it (R15)."""
 
-    max_window: Window = field(default_factory=lambda: Window(4096, 8 * 1024 * 1024))
+    max_window: Window = field(default_factory=lambda: Window(65_536, 8 * 1024 * 1024))
     """How far a window grows by itself (R15): the bound of one stream's memory, unless a larger
     ``Window`` is named."""
 

@@ -330,6 +330,20 @@ def test_a_window_doubles_while_it_is_used_up_in_no_time() -> None:
     assert window.window == Window(20, 8000)
 
 
+def test_how_fast_it_is_used_up_is_no_reason_for_a_window_of_a_long_link() -> None:
+    """And one that is as large already is not taken back (R15)."""
+    limit = Window(8 * Growth.PACE_ITEMS, 10**9)
+    small, large = (
+        ReceiveWindow(Window(items, 10**9), Growth(limit))
+        for items in (Growth.PACE_ITEMS // 2, Growth.PACE_ITEMS * 2)
+    )
+    for window in (small, large):
+        taking(window, 1.0, 1.0001, 1.0002, 1.0003)
+    assert small.window.items == Growth.PACE_ITEMS
+    assert large.window.items == 2 * Growth.PACE_ITEMS
+    assert one_round(large, sent=2.0, heard=2.1, round_trip=0.1) == (2 * Growth.PACE_ITEMS, 0)
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.002, 0.5])
 def test_a_window_that_lasts_stays(pause: float) -> None:
     """A clock that stands still says nothing of how long it lasts."""

@@ -63,6 +63,14 @@ class Source:
                 await trio.sleep(pause)
             yield bytes(size)
 
+    @rpc
+    async def bursts(self, count: int) -> AsyncIterator[int]:
+        """So many items in each millisecond."""
+        while True:
+            await trio.sleep(0.001)
+            for number in range(count):
+                yield number
+
     @rpc(window=Window(8))
     async def fixed(self, count: int) -> AsyncIterator[int]:
         for number in range(count):
@@ -121,6 +129,20 @@ async def test_a_stream_fills_its_link(pause: float, size: int, autojump_clock: 
     assert window is not None
     assert window.items <= limit.items
     assert window.bytes <= limit.bytes
+
+
+async def test_a_stream_of_many_small_items_fills_its_link(autojump_clock: object) -> None:
+    """With the limits that a connection has by default: 100,000 in a second, 0.1 s to and fro."""
+    async with over_a_link() as connection, connection.stream("bursts", 100) as stream:
+        batches = aiter(stream.batches())
+        settled = trio.current_time() + 3
+        while trio.current_time() < settled:
+            await anext(batches)
+        begin = trio.current_time()
+        count = 0
+        while trio.current_time() < begin + 1:
+            count += len(await anext(batches))
+    assert count > 80_000
 
 
 async def test_a_window_never_exceeds_its_limit(autojump_clock: object) -> None:

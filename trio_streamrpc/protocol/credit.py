@@ -55,19 +55,23 @@ class Growth:
     has something to take.
 
     For how fast it is used up: a consumer that takes half a window in less than ``PACE`` seconds
-    has both sides busy with grants and short chunks more than with items.
+    has both sides busy with grants and short chunks more than with items. That is over long before
+    the window is as large as a long link may need it.
     """
 
-    __slots__ = ("_boundary", "_last", "_since", "limit")
+    __slots__ = ("_boundary", "_last", "_since", "limit", "pace_limit")
 
     #: How many round trips are still one, and how many seconds are none: tasks take their turns.
     ROUND_TRIPS = 2.0
     SLACK = 0.001
     #: Half a window is to last so many seconds.
     PACE = 0.001
+    #: How far it grows for that, in items.
+    PACE_ITEMS = 4096
 
     def __init__(self, limit: Window) -> None:
         self.limit = limit
+        self.pace_limit = Window(min(limit.items, self.PACE_ITEMS), limit.bytes)
         self._boundary: tuple[int, int] | None = None
         self._since = 0.0
         #: When the last grant went out.
@@ -232,7 +236,7 @@ class ReceiveWindow:
             now,
         ):
             return None
-        return self._enlarge(self.growth.limit)
+        return self._enlarge(self.growth.pace_limit)
 
     def grow(self, count: int, now: float, round_trip: float | None) -> tuple[int, int] | None:
         """A chunk of so many items was received: the grant that enlarges the window, or None."""
@@ -249,7 +253,11 @@ class ReceiveWindow:
     def _enlarge(self, limit: Window) -> tuple[int, int] | None:
         """Double the window, up to its limit: the grant that does it, or None."""
         old = self.window
-        self.window = Window(min(old.items * 2, limit.items), min(old.bytes * 2, limit.bytes))
+        # It may be above the limit already: what was granted is not taken back (R15).
+        self.window = Window(
+            max(old.items, min(old.items * 2, limit.items)),
+            max(old.bytes, min(old.bytes * 2, limit.bytes)),
+        )
         self._set_due()
         more = (self.window.items - old.items, self.window.bytes - old.bytes)
         self.credit_items += more[0]
