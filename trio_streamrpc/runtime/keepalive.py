@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trio_streamrpc.errors import ConnectionLost
+from trio_streamrpc.runtime.stalls import end_stalled
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
@@ -42,5 +43,6 @@ async def keep_alive(connection: Connection) -> None:
         due = heard + interval if asked is None else asked + patience
         if writing is not None:
             due = min(due, writing + patience)
+        due = min(due, end_stalled(connection, now))
         # What begins while this sleeps is not due before either of the two.
         await trio.sleep_until(min(due, now + interval, now + patience))
