@@ -34,8 +34,10 @@ class Service:
 
     @rpc
     async def silent(self) -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
         await trio.sleep(LONG)
-        yield 1
+        yield 3
 
     @rpc
     async def total(self, numbers: AsyncIterable[int]) -> int:
@@ -75,8 +77,9 @@ async def test_a_consumer_that_takes_nothing(encoding: Any, autojump_clock: Any)
 async def test_honest_silence(autojump_clock: Any) -> None:
     """A producer that has nothing to say, on either side, and a consumer that is slow."""
     async with open_ends(Service(), limits=LIMITS) as ends:
-        async with ends.client.stream("silent") as stream:
-            assert await stream.receive() == 1
+        # It has waited for credit before, and has some now.
+        async with ends.client.stream("silent", window=Window(1, 1000)) as stream:
+            assert [number async for number in stream] == [0, 1, 2, 3]
 
         async def now_and_then() -> AsyncIterator[int]:
             for _ in range(3):
