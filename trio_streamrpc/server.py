@@ -13,6 +13,7 @@ from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.listeners import PatientListener
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
@@ -93,7 +94,10 @@ class Server:
         """Accept clients until a drain, and serve each in a task of that nursery."""
         with self._accepting:
             await trio.serve_listeners(
-                self.handle, listeners, handler_nursery=connections, task_status=task_status
+                self.handle,
+                [PatientListener(each) for each in listeners],
+                handler_nursery=connections,
+                task_status=task_status,
             )
 
     async def handle(self, stream: trio.abc.Stream) -> None:
