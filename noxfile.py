@@ -53,6 +53,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def tables(session: nox.Session) -> None:
+    """Write the tables of the documents that are made from the code."""
+    session.install("-e", ".")
+    session.run("python", "docs/tables.py")
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demonstration; arguments after ``--`` go to it."""
     session.install("-e", ".[cli]")

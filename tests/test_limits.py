@@ -29,6 +29,8 @@ DEFAULTS = {
     "handshake_timeout": 10.0,
     "ping_interval": 20.0,
     "ping_timeout": 20.0,
+    "stall_timeout": 86_400.0,
+    "part_timeout": 600.0,
     "close_timeout": 5.0,
     "cancel_timeout": 10.0,
     "cleanup": 5.0,

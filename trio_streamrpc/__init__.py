@@ -3,6 +3,7 @@
 The layers, from the top; each imports only those below it::
 
     cli, testing        commands; the kit for tests
+    process             serve_forever(), which signals end in order
     client, server      connect(), serve(); beside them batching, and interceptors that are ready
     runtime             one connection alive under Trio
     transports          whole messages over something
@@ -41,6 +42,7 @@ from trio_streamrpc.errors import Unavailable as Unavailable
 from trio_streamrpc.errors import Unimplemented as Unimplemented
 from trio_streamrpc.limits import Limits as Limits
 from trio_streamrpc.limits import Window as Window
+from trio_streamrpc.process import serve_forever as serve_forever
 from trio_streamrpc.runtime.calls import Call as Call
 from trio_streamrpc.runtime.calls import current_call as current_call
 from trio_streamrpc.runtime.connection import Connection as Connection

@@ -37,71 +37,195 @@ class Limits:
 
     window: Window = field(default_factory=Window)
     """A stream's first window, where the caller names none (R18): it grows when the link, or how
-    fast it is used up, needs it (R15)."""
+    fast it is used up, needs it (R15).
+
+    Beyond: a chunk beyond the credit is dropped, its stream ends with FLOW_CONTROL, and it costs.
+
+    Reason: enough for a stream of small items on a link of some milliseconds; little enough for
+    thousands of streams that nobody reads.
+    """
 
     max_window: Window = field(default_factory=lambda: Window(65_536, 8 * 1024 * 1024))
     """How far a window grows by itself (R15): the bound of one stream's memory, unless a larger
-    ``Window`` is named."""
+    ``Window`` is named.
+
+    Beyond: it grows no further.
+
+    Reason: 8 MiB fill a link of 1 Gbit/s with a round trip of 64 ms; 65,536 small items are less
+    than that in memory, and 650,000 in a second over 100 ms.
+    """
 
     max_calls: int = 100
-    """Calls that the other side may have running here at once; its callers wait for a place
-    (R26)."""
+    """Calls that the other side may have running here at once, each counted until its handler has
+    really stopped; its callers wait for a place (R26, R7a).
+
+    Beyond: RESOURCE_EXHAUSTED; nothing is started, and it costs.
+
+    Reason: as many streams as HTTP/2 recommends for one connection.
+    """
 
     max_object_calls: int = 64
     """Calls of the other side to callbacks and remote objects, at once, for each call to a service
     that they belong to (R26): they have places of their own, so that a call is never waited for by
-    what it waits for."""
+    what it waits for.
+
+    Beyond: RESOURCE_EXHAUSTED; nothing is started, and it costs.
+
+    Reason: more than one call makes use of; each call may have as many.
+    """
 
     max_uploads: int = 64
-    """Streams that the other side may be sending here at once, as arguments (R19)."""
+    """Streams that the other side may be sending here at once, as arguments (R19).
+
+    Beyond: RESOURCE_EXHAUSTED for the call that brings them, and it costs; above twice as many, the
+    end of the connection.
+
+    Reason: each may fill a window of ``max_window``.
+    """
 
     max_message_bytes: int = 1024 * 1024
-    """The longest message that is taken; more is a connection error (R28)."""
+    """The longest message that is taken (R28); a connection takes twice as many bytes, at most,
+    since the last whole message.
+
+    Beyond: the end of the connection, with 1009 on a WebSocket.
+
+    Reason: a message is in memory whole before anything of it can be judged; this library makes
+    them of 64 KiB.
+    """
 
     max_message_frames: int = 4096
-    """The most frames in one message; more is a connection error (R28)."""
+    """The most frames in one message (R28).
+
+    Beyond: the end of the connection.
+
+    Reason: a frame of a few bytes becomes an object of hundreds.
+    """
 
     max_frame_bytes: int = 128 * 1024
     """The longest chunk that several items are put together in, and the longest value that
-    travels whole: what is longer comes in parts, with other streams' frames between them (R21)."""
+    travels whole: what is longer comes in parts, with other streams' frames between them (R21). It
+    is what the other side is asked to keep to.
+
+    Beyond: nothing; ``max_message_bytes`` is what holds.
+
+    Reason: a call beside a large value waits for one frame of it, a millisecond at 1 Gbit/s.
+    """
 
     max_value_bytes: int = 128 * 1024 * 1024
-    """The longest value that is taken, in parts or whole: an argument list, a result, an item.
-    A call with more is refused; a longer result or item is a connection error (R21)."""
+    """The longest value that is taken, in parts or whole: an argument list, a result, an item
+    (R21).
+
+    Beyond: RESOURCE_EXHAUSTED for a call, and it costs; a longer result or item is the end of the
+    connection.
+
+    Reason: a value is in memory whole; what is larger is better sent as a stream.
+    """
 
     max_partial_bytes: int = 256 * 1024 * 1024
     """All values together of which parts are still to come, by their full lengths: the bound of
-    what unfinished values may hold in memory (R21). At least ``max_value_bytes``."""
+    what unfinished values may hold in memory (R21). At least ``max_value_bytes``.
+
+    Beyond: as for ``max_value_bytes``.
+
+    Reason: two of the longest values at once.
+    """
 
     max_waiting_control_bytes: int = 1024 * 1024
     """Answers to control frames and refusals that may wait to be written before this side stops
-    reading (R24): a peer that asks and never reads costs no more than this."""
+    reading (R24): a peer that asks and never reads costs no more than this.
+
+    Beyond: nothing is read from the other side until it reads.
+
+    Reason: as much as one message, which may bring as many pings at once.
+    """
 
     violation_budget: int = 200
-    """Breaches that only a faulty peer can cause, before the connection is closed (R16, R26)."""
+    """Breaches that only a faulty peer can cause, before the connection is closed (R16, R26).
+
+    Beyond: the end of the connection, with 1008 on a WebSocket.
+
+    Reason: what crosses on the wire once in a while is borne, a flood is over in a moment.
+    """
 
     violation_refill: float = 20.0
-    """How many of them are forgiven per second."""
+    """How many of them are forgiven per second.
+
+    Beyond: the budget shrinks.
+
+    Reason: each costs no more than a call that is refused.
+    """
 
     handshake_timeout: float = 10.0
-    """From the first byte to the other side's ``hello`` (R25)."""
+    """From the first byte to the other side's ``hello`` (R25).
+
+    Beyond: the end of the connection, with 1008 on a WebSocket.
+
+    Reason: a few round trips on the worst of links, a TLS handshake among them; nobody has said who
+    he is meanwhile.
+    """
 
     ping_interval: float = 20.0
-    """Silence after which the other side is asked whether it is there (R24)."""
+    """Silence after which the other side is asked whether it is there (R24).
+
+    Beyond: a ping.
+
+    Reason: routers forget connections that are silent for 30 seconds and more.
+    """
 
     ping_timeout: float = 20.0
     """Silence after that question, or time to write one message, after which the other side is
-    given up (R24)."""
+    given up (R24).
+
+    Beyond: ConnectionLost.
+
+    Reason: longer than a mobile link stands still when it changes cells.
+    """
+
+    stall_timeout: float = 86_400.0
+    """How long a stream of this side may wait for a consumer that takes nothing and does not leave,
+    though it is there (R14). A stream that waits for its own producer is not meant: it may be idle
+    for as long as it likes.
+
+    Beyond: its handler is stopped, and it ends with DEADLINE_EXCEEDED.
+
+    Reason: whoever takes half a window in a day still works; who does not holds a place, and what
+    the handler has open, for nobody.
+    """
+
+    part_timeout: float = 600.0
+    """How long a call that comes in parts may wait for the next part, while the other side is there
+    (R21): of what is to come, nothing but the link holds it up.
+
+    Beyond: it ends with DEADLINE_EXCEEDED, and what has come of it is dropped.
+
+    Reason: a part is 64 KiB and takes its turn among all that is sent; a link that takes longer for
+    it is of no use for a value that comes in parts.
+    """
 
     close_timeout: float = 5.0
-    """How long an orderly close may take before the transport is closed regardless."""
+    """How long an orderly close may take before the transport is closed regardless.
+
+    Beyond: the transport is closed.
+
+    Reason: as long as ``cleanup``, which it waits for.
+    """
 
     cancel_timeout: float = 10.0
-    """How long leaving a block waits for the remote side to finish (R7)."""
+    """How long leaving a block waits for the remote side to finish (R7).
+
+    Beyond: CleanupTimeout for who leaves.
+
+    Reason: ``cleanup``, one second more, and the way there and back.
+    """
 
     cleanup: float = 5.0
     """How long a handler of this side may take to clean up once it was asked to stop (R7a);
-    ``@rpc(cleanup=…)`` sets it for one method."""
+    ``@rpc(cleanup=…)`` sets it for one method.
+
+    Beyond: its caller is told CleanupTimeout, and it keeps its place until it stops.
+
+    Reason: longer than a transaction takes to be rolled back, shorter than people wait.
+    """
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -13,6 +13,7 @@ from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.listeners import PatientListener
 from trio_streamrpc.nurseries import open_background_nursery, open_companion_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
@@ -99,7 +100,10 @@ class Server:
         connections.start_soon(self._keepalive.run, name="streamrpc keepalive")
         with self._accepting:
             await trio.serve_listeners(
-                self.handle, listeners, handler_nursery=connections, task_status=task_status
+                self.handle,
+                [PatientListener(each) for each in listeners],
+                handler_nursery=connections,
+                task_status=task_status,
             )
 
     def dismiss(self) -> None:

@@ -1,4 +1,7 @@
-"""After each test over real sockets nothing is left of it: no task, no file descriptor."""
+"""After each test over real sockets nothing is left of it: no task, no file descriptor.
+
+And the ways in which the tests of conformance open their connections.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,14 @@ import contextlib
 import gc
 import os
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
+
+from tests.end_to_end.openers import OPENERS, Opener
+from trio_streamrpc import Connection
 
 FILES = "/proc/self/fd"
 
@@ -40,3 +48,22 @@ async def baseline() -> AsyncIterator[None]:
 
 def tasks_living() -> int:
     return trio.lowlevel.current_statistics().tasks_living
+
+
+@pytest.fixture(params=["msgpack", "json"])
+def encoding(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(params=[*OPENERS.values()], ids=[*OPENERS])
+def opened(request: pytest.FixtureRequest, encoding: str) -> Opener:
+    """Opens a connection to a service, in each way that there is."""
+
+    @asynccontextmanager
+    async def open_it(service: object, **options: Any) -> AsyncIterator[Connection]:
+        with trio.fail_after(20):
+            async with request.param(service, encoding, **options) as connection:
+                yield connection
+
+    return open_it

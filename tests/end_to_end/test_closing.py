@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
-import sys
 from typing import Any
 
 import pytest
@@ -236,35 +232,6 @@ async def test_a_keyboard_interrupt_of_a_handler_of_the_server() -> None:
         assert KeyboardInterrupt in kinds
         assert set(kinds) <= {KeyboardInterrupt, ConnectionLost}
         assert service.ended == ["forever"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it counts descriptors in /proc")
-async def test_out_of_file_descriptors(caplog: pytest.LogCaptureFixture) -> None:
-    """The accept loop goes on when there are some again, and who was there is served throughout."""
-    resource = pytest.importorskip("resource")
-    caplog.set_level(logging.CRITICAL, "trio.serve_listeners")
-    async with serving(Service()) as server, connect(server.url) as connection:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        waiting = [socket.socket() for _ in range(3)]
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (highest() + 1, hard))
-            for each in waiting:
-                each.setblocking(False)
-                with pytest.raises(BlockingIOError):
-                    each.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
-            for _ in range(10):
-                assert await connection.call("add", 1, 2) == 3
-                await trio.sleep(0.01)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-            for each in waiting:
-                each.close()
-        async with connect(server.url) as later:
-            assert await later.call("add", 1, 2) == 3
-
-
-def highest() -> int:
-    return max(int(number) for number in os.listdir("/proc/self/fd"))
 
 
 async def test_refusals_by_the_server() -> None:

@@ -1,32 +1,27 @@
-"""What a call and a stream are to do, in both encodings, over every transport."""
+"""What a call and a stream are to do, over every transport: docs/conformance.md."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 
-from tests.addresses import KINDS, address
-from tests.end_to_end.network import serving, until
+from tests.end_to_end.network import until
+from tests.end_to_end.openers import Opener, pattern
 from trio_streamrpc import (
     Code,
-    Connection,
     Limits,
     NotFound,
     RemoteError,
     RpcError,
     Unimplemented,
     Window,
-    connect,
     current_call,
     rpc,
 )
-from trio_streamrpc.testing import open_pair
 
 
 class Service:
@@ -112,72 +107,22 @@ class Service:
         raise AssertionError("not exposed")
 
 
-def pattern(size: int) -> bytes:
-    return bytes(range(251)) * (size // 251) + bytes(range(size % 251))
-
-
-Opener = Callable[..., AbstractAsyncContextManager[Connection]]
-
-
-@asynccontextmanager
-async def over_memory(
-    service: object, encoding: Any, limits: Limits | None = None, metadata: Any = None
-) -> AsyncIterator[Connection]:
-    async with open_pair(
-        service, encoding=encoding, limits=limits, metadata=metadata
-    ) as connection:
-        yield connection
-
-
-@asynccontextmanager
-async def over_a_socket(
-    kind: str, service: object, encoding: Any, limits: Limits | None = None, metadata: Any = None
-) -> AsyncIterator[Connection]:
-    with address(kind) as (url, server_options, options):
-        options |= {"encoding": encoding, "limits": limits, "metadata": metadata}
-        async with (
-            serving(service, url, limits=limits, **server_options) as server,
-            connect(server.url, **options) as connection,
-        ):
-            yield connection
-
-
-@pytest.fixture(params=["msgpack", "json"])
-def encoding(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
-OPENERS = {"memory": over_memory} | {kind: functools.partial(over_a_socket, kind) for kind in KINDS}
-
-
-@pytest.fixture(params=[*OPENERS.values()], ids=[*OPENERS])
-def opened(request: pytest.FixtureRequest, encoding: str) -> Callable[..., Any]:
-    """Opens a connection to a service, in each way that there is."""
-
-    @asynccontextmanager
-    async def open_it(service: object, **options: Any) -> AsyncIterator[Connection]:
-        with trio.fail_after(20):
-            async with request.param(service, encoding, **options) as connection:
-                yield connection
-
-    return open_it
-
-
 async def test_nothing_arrives_as_none(opened: Opener) -> None:
+    """C1."""
     async with opened(Service()) as connection:
         assert await connection.proxy(Service).nothing(None) is None  # type: ignore[func-returns-value]
         assert await connection.call("nothing", None) is None
 
 
 async def test_large_values(opened: Opener) -> None:
+    """C2."""
     async with opened(Service()) as connection:
         value = await connection.proxy(Service).large(pattern(271_828))
         assert value == pattern(314_159)
 
 
 async def test_a_stream_of_sizes(opened: Opener) -> None:
-    """In order, then the end."""
+    """C4. In order, then the end."""
     sizes = [31_415, 9, 2_653, 58_979]
     async with opened(Service()) as connection:
         async with connection.proxy(Service).blobs(sizes) as stream:
@@ -187,6 +132,7 @@ async def test_a_stream_of_sizes(opened: Opener) -> None:
 
 
 async def test_an_empty_stream(opened: Opener) -> None:
+    """C6."""
     async with opened(Service()) as connection:
         async with connection.proxy(Service).blobs([]) as stream:
             assert [item async for item in stream] == []
@@ -197,7 +143,7 @@ MESSAGES = ["", "plain", "tab\there", "line\nfeed\r\n", "é€😀", 'quotes " a
 
 @pytest.mark.parametrize("message", MESSAGES)
 async def test_codes_and_messages_arrive_as_they_are(opened: Opener, message: str) -> None:
-    """R22: of calls and of streams."""
+    """C9. R22: of calls and of streams."""
     async with opened(Service()) as connection:
         api = connection.proxy(Service)
         for code in ("NOT_FOUND", "ABORTED", "DATA_LOSS"):
@@ -211,6 +157,7 @@ async def test_codes_and_messages_arrive_as_they_are(opened: Opener, message: st
 
 
 async def test_items_come_before_the_error(opened: Opener) -> None:
+    """C10."""
     items = []
     async with opened(Service()) as connection:
         with pytest.raises(NotFound, match="gone"):
@@ -228,7 +175,7 @@ NO_METHODS = [
 
 
 async def test_whatever_is_not_there_is_unimplemented(opened: Opener) -> None:
-    """R28: with the same answer for all, but for the name that was asked for."""
+    """C11. R28: with the same answer for all, but for the name that was asked for."""
     async with opened(Service()) as connection:
         for name in NO_METHODS:
             with pytest.raises(Unimplemented) as caught:
@@ -240,13 +187,14 @@ async def test_whatever_is_not_there_is_unimplemented(opened: Opener) -> None:
 
 
 async def test_metadata_arrives_as_it_is(opened: Opener) -> None:
+    """C12."""
     metadata = {"text": "é😀\n", "number": 2**53, "list": [1, None, True], "": ""}
     async with opened(Service(), metadata=metadata) as connection:
         assert await connection.call("metadata") == metadata
 
 
 async def test_cancelled_before_it_starts(opened: Opener) -> None:
-    """Nothing is on the wire."""
+    """C13. Nothing is on the wire."""
     service = Service()
     async with opened(service) as connection:
         for start in (
@@ -265,7 +213,7 @@ async def test_cancelled_before_it_starts(opened: Opener) -> None:
 @pytest.mark.parametrize("how", ["before", "first", "credit", "sleeping"])
 @pytest.mark.parametrize("leave", ["break", "cancel", "error"])
 async def test_leaving_a_stream(opened: Opener, how: str, leave: str) -> None:
-    """The handler's finally has run when the block has ended (R7)."""
+    """C14. The handler's finally has run when the block has ended (R7)."""
     service = Service()
     async with opened(service) as connection:
         with trio.CancelScope() as scope:
@@ -291,6 +239,7 @@ async def test_leaving_a_stream(opened: Opener, how: str, leave: str) -> None:
 
 
 async def test_a_call_that_is_cancelled(opened: Opener) -> None:
+    """C14."""
     service = Service()
     async with opened(service) as connection:
         async with trio.open_nursery() as nursery:
@@ -302,7 +251,7 @@ async def test_a_call_that_is_cancelled(opened: Opener) -> None:
 
 
 async def test_a_thousand_large_calls(opened: Opener) -> None:
-    """None is crossed."""
+    """C18. None is crossed."""
     async with opened(Service()) as connection:
         api = connection.proxy(Service)
 
@@ -316,7 +265,7 @@ async def test_a_thousand_large_calls(opened: Opener) -> None:
 
 
 async def test_one_place_and_ten_callers(opened: Opener) -> None:
-    """R26: all succeed, one after the other."""
+    """C19. R26: all succeed, one after the other."""
     service = Service()
     async with opened(service, limits=Limits(max_calls=1)) as connection:
         async with trio.open_nursery() as nursery:
@@ -332,7 +281,7 @@ async def test_one_place_and_ten_callers(opened: Opener) -> None:
 async def test_the_look_ahead_is_the_window(
     opened: Opener, window: Window, ahead: int | None
 ) -> None:
-    """R14: exactly, in items and in bytes, while another stream and calls beside it go on."""
+    """C21. R14: exactly, in items and in bytes, while another stream and calls beside it go on."""
     service = Service()
     async with opened(service) as connection:
         async with connection.stream("waits", "credit", window=window) as stream:

@@ -24,6 +24,7 @@ from trio_streamrpc import (
     Window,
     rpc,
 )
+from trio_streamrpc.contract.methods import MethodTable
 
 
 class Service:
@@ -443,3 +444,18 @@ async def test_a_drain_does_not_wait_for_a_peer_that_is_gone(autojump_clock):
             nursery.start_soon(connection.drain)
             await quiet()
             await peer.transport.aclose()
+
+
+async def test_the_longest_name(autojump_clock):
+    """R28: 256 characters, namespaces included; nobody can serve one more."""
+
+    async def function() -> int:
+        return 1
+
+    longest = "n" * 200 + "." + "m" * 55
+    async with open_ends({"n" * 200: {"m" * 55: function}}) as ends:
+        assert await ends.client.call(longest) == 1
+        with pytest.raises(Unimplemented):
+            await ends.client.call(longest + "m")
+    with pytest.raises(TypeError, match="257 characters, more than 256"):
+        MethodTable.of({"n" * 200: {"m" * 56: function}})

@@ -25,7 +25,12 @@ class Silent:
         self.last_heard = trio.current_time()
         self.answers = answers
         self.writer = SimpleNamespace(since=None)
-        self.endpoint: Any = SimpleNamespace(ping=self._ping, codec=SimpleNamespace(null=None))
+        self.endpoint: Any = SimpleNamespace(
+            ping=self._ping,
+            codec=SimpleNamespace(null=None),
+            assembly=SimpleNamespace(unfinished={}),
+        )
+        self.callee = SimpleNamespace(handlers=())
         self.pings: list[float] = []
         self.lost: list[tuple[float, str]] = []
 

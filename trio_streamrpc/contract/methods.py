@@ -131,6 +131,10 @@ def callback_method(codec: MethodCodec, parameter: Parameter) -> Method:
     return found
 
 
+#: The longest name of a method, with its namespaces, in characters (R28).
+MAX_NAME = 256
+
+
 class MethodTable(Mapping[str, Method]):
     """The methods of a service or of a contract, by their dotted names.
 
@@ -156,6 +160,12 @@ class MethodTable(Mapping[str, Method]):
                 self._add(f"{attribute}.{rest}", method, attribute)
 
     def _add(self, name: str, method: Method, attribute: str) -> None:
+        if len(method.name) > MAX_NAME:
+            # R28: a longer one is refused unseen.
+            raise TypeError(
+                f"{method.label}: its name on the wire has {len(method.name)} characters, "
+                f"more than {MAX_NAME}"
+            )
         if name in self._methods:
             other = self._methods[name].label
             raise TypeError(

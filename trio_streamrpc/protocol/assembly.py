@@ -7,8 +7,8 @@ is bounded twice: one value by ``max_value_bytes``, all that are unfinished by
 
 from __future__ import annotations
 
-from trio_streamrpc.errors import RemoteProtocolError
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.binary import Gathering
 from trio_streamrpc.protocol.frames import (
     KINDS,
@@ -28,7 +28,7 @@ __all__ = ["Assembly", "Unfinished"]
 class Unfinished:
     """A value of which parts are still to come."""
 
-    __slots__ = ("began", "data", "early", "frame", "kept", "left", "uploads")
+    __slots__ = ("began", "data", "early", "frame", "heard", "kept", "left", "uploads")
 
     def __init__(self, frame: Call | Result | Chunk, *, kept: bool, binary: bool) -> None:
         #: The frame that announced it, and is handed on with the value in its place.
@@ -40,6 +40,8 @@ class Unfinished:
         self.kept = kept
         #: When the frame came, for a call: its timeout counts from then (R23).
         self.began = 0.0
+        #: When something last came of it.
+        self.heard = 0.0
         #: The uploads that came with a call, and what they brought before it was complete.
         self.uploads: tuple[int, ...] = ()
         self.early: list[Frame | Overflow] = []
@@ -75,7 +77,7 @@ class Assembly:
         """
         name = KINDS[frame.kind]
         if frame.id in self.unfinished:
-            raise RemoteProtocolError(f"a {name} in the middle of a value on id {frame.id}")
+            raise reactions.VALUE_IN_VALUE.error(name, frame.id)
         if isinstance(frame, Call):
             values = [frame.args, frame.kwargs]
         else:
@@ -83,9 +85,9 @@ class Assembly:
         if not frame.parts:
             return
         if isinstance(frame, Chunk) and len(values) != 1:
-            raise RemoteProtocolError(f"{len(values)} items in parts on id {frame.id}")
+            raise reactions.PARTED_ITEMS.error(len(values), frame.id)
         if not all(is_absent(value) for value in values):
-            raise RemoteProtocolError(f"a {name} with a value and parts of one on id {frame.id}")
+            raise reactions.VALUE_AND_PARTS.error(name, frame.id)
 
     def too_much(self, size: int) -> str | None:
         """What is wrong with a value of that length, if it cannot be taken in."""
@@ -111,20 +113,21 @@ class Assembly:
         value = self.unfinished[frame.id] = Unfinished(frame, kept=keep, binary=binary)
         if keep:
             self._announced += frame.parts
-        value.began = now
+        value.began = value.heard = now
         value.uploads = uploads
         for upload in uploads:
             self.uploads[upload] = value
 
-    def add(self, id: int, data: memoryview | bytes) -> Unfinished | None:
+    def add(self, id: int, data: memoryview | bytes, now: float = 0.0) -> Unfinished | None:
         """A part has come of the value on that id: the value, if it is complete.
 
         Raises :exc:`RemoteProtocolError` if that is more than was announced.
         """
         value = self.unfinished[id]
         if len(data) > value.left:
-            raise RemoteProtocolError(f"more parts than were announced on id {id}")
+            raise reactions.PARTS_BEYOND.error(id)
         value.left -= len(data)
+        value.heard = now
         if value.kept:
             value.data.add(data)
             self.bytes += len(data)

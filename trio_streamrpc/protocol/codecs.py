@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from trio_streamrpc.errors import RemoteProtocolError
-from trio_streamrpc.protocol import frames
+from trio_streamrpc.protocol import frames, reactions
 from trio_streamrpc.protocol.frames import Family, Frame
 from trio_streamrpc.protocol.parts import Slices
 
@@ -117,9 +116,9 @@ class MsgpackCodec(Codec):
 
     def decode(self, message: bytes | str) -> list[Frame] | None:
         if isinstance(message, str):
-            raise RemoteProtocolError("a text message where binary was agreed", close_code=1003)
+            raise reactions.WRONG_KIND_OF_MESSAGE.error("text", "binary")
         if len(message) > self.max_bytes:
-            raise _too_big(len(message), self.max_bytes)
+            raise reactions.MESSAGE_TOO_LONG.error(len(message), self.max_bytes)
         whole, raws, header, one = self._decoders
         try:
             return whole(message) or None
@@ -160,16 +159,16 @@ class JsonCodec(Codec):
 
     def decode(self, message: bytes | str) -> list[Frame] | None:
         if not isinstance(message, str):
-            raise RemoteProtocolError("a binary message where text was agreed", close_code=1003)
+            raise reactions.WRONG_KIND_OF_MESSAGE.error("binary", "text")
         # The limit counts bytes; characters are only ever fewer.
         if len(message) > self.max_bytes:
-            raise _too_big(len(message), self.max_bytes)
+            raise reactions.MESSAGE_TOO_LONG.error(len(message), self.max_bytes)
         try:
             data = message.encode()
         except UnicodeEncodeError as error:
-            raise RemoteProtocolError(f"not UTF-8: {error.reason}", close_code=1007) from None
+            raise reactions.NOT_UTF8.error(error.reason) from None
         if len(data) > self.max_bytes:
-            raise _too_big(len(data), self.max_bytes)
+            raise reactions.MESSAGE_TOO_LONG.error(len(data), self.max_bytes)
         whole, raws, header, one = self._decoders
         if data[:1] != b"[" and data.lstrip(b" \t\r\n")[:1] == b"{":
             raws = _alone
@@ -263,18 +262,10 @@ def _one_by_one(data: bytes, raws: Any, one: Any, kind_of: Any, reserved: Any) -
                 if kind in frames.KINDS or kind in range(len(frames.KINDS)):
                     raise
                 if reserved(kind):
-                    raise RemoteProtocolError(f"unknown kind of frame {str(kind)[:40]!r}") from None
+                    raise reactions.UNKNOWN_KIND.error(repr(str(kind)[:40])) from None
     except UNDECODABLE as error:
-        raise RemoteProtocolError(
-            f"message cannot be decoded: {_shortly(error)}", close_code=1007
-        ) from None
+        raise reactions.UNDECODABLE.error(_shortly(error)) from None
     return found
-
-
-def _too_big(length: int, limit: int) -> RemoteProtocolError:
-    return RemoteProtocolError(
-        f"message of {length} bytes or more is above the limit of {limit}", close_code=1009
-    )
 
 
 def _shortly(error: BaseException) -> str:

@@ -268,21 +268,22 @@ class ReceiveWindow:
 class ViolationBudget:
     """How many breaches of the rules are borne, refilled as time passes (end of section 6)."""
 
-    __slots__ = ("_capacity", "_left", "_refill", "_since")
+    __slots__ = ("_capacity", "_refill", "_since", "left")
 
     def __init__(self, capacity: int, refill: float) -> None:
         self._capacity = capacity
         self._refill = refill
-        self._left = float(capacity)
+        #: What may still be spent, as it was when something was last spent.
+        self.left = float(capacity)
         self._since: float | None = None
 
-    def spend(self, now: float) -> bool:
-        """One breach at that time, in seconds of any clock; False if the budget is empty."""
+    def spend(self, now: float, cost: int = 1) -> bool:
+        """A breach at that time, in seconds of any clock; False if the budget does not last."""
         if self._since is not None:
             regained = max(0.0, now - self._since) * self._refill
-            self._left = min(self._capacity, self._left + regained)
+            self.left = min(self._capacity, self.left + regained)
         self._since = now
-        if self._left < 1:
+        if self.left < cost:
             return False
-        self._left -= 1
+        self.left -= cost
         return True

@@ -77,6 +77,11 @@ class Endpoint(Calling):
         frame = self.family.error(exchange.id, info)
         self.outbox.add_answer(frame, size, exchange.priority)
 
+    def drop_call(self, id: int, info: ErrorInfo) -> None:
+        """The end of a call of which not all has come; what still comes is ignored (R9, R21)."""
+        self.assembly.end(id)
+        self.answer_error(id, info)
+
     def stopped(self, call: Exchange) -> None:
         """A handler that was said to have overrun its time has stopped at last (R7a)."""
         assert call.places is not None

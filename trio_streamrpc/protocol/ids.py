@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trio_streamrpc.errors import RemoteProtocolError
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import KINDS
 from trio_streamrpc.protocol.states import STATES
@@ -23,9 +23,9 @@ CLOSED = STATES["CLOSED"]
 def check_new(endpoint: Endpoint, id: int) -> None:
     """R5: the other side's parity, and above every id it has used."""
     if is_ours(endpoint, id):
-        raise RemoteProtocolError(f"id {id} has this side's parity")
+        raise reactions.WRONG_PARITY.error(id)
     if id <= endpoint.highest_seen:
-        raise RemoteProtocolError(f"id {id} does not go up: {endpoint.highest_seen} was seen")
+        raise reactions.ID_NOT_RISING.error(id, endpoint.highest_seen)
     endpoint.highest_seen = id
 
 
@@ -34,10 +34,10 @@ def move(endpoint: Endpoint, id: int, kind: int) -> Exchange:
     exchange = endpoint.exchanges.get(id)
     if exchange is None or is_unwritten(endpoint, id):
         was = "CLOSED" if was_used(endpoint, id) else "IDLE"
-        raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {was}")
+        raise reactions.OUT_OF_PLACE.error(KINDS[kind], id, was)
     state = exchange.state.received[kind]
     if state is None:
-        raise RemoteProtocolError(f"{KINDS[kind]} on id {id}, which is {exchange.state}")
+        raise reactions.OUT_OF_PLACE.error(KINDS[kind], id, exchange.state)
     exchange.state = state
     return exchange
 

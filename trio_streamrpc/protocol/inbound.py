@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
-from trio_streamrpc.errors import Code, RemoteProtocolError
+from trio_streamrpc.errors import Code
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.binary import Binary
 from trio_streamrpc.protocol.credit import Growth, ReceiveWindow, SendCredit
 from trio_streamrpc.protocol.exchanges import Exchange, Places
@@ -25,7 +26,6 @@ from trio_streamrpc.protocol.frames import (
     Chunk,
     End,
     Error,
-    ErrorInfo,
     Frame,
     Goaway,
     Grant,
@@ -40,6 +40,7 @@ from trio_streamrpc.protocol.frames import (
 )
 from trio_streamrpc.protocol.ids import check_new, is_ours, move, move_if_open, was_used
 from trio_streamrpc.protocol.peer_limits import max_refs
+from trio_streamrpc.protocol.reactions import Breach
 from trio_streamrpc.protocol.states import STATES, TABLE
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ SMALL_MESSAGE = 1024
 
 def receive_hello(endpoint: Endpoint, frame: Hello) -> Event | None:
     if endpoint.peer_hello is not None:
-        raise RemoteProtocolError("a second hello")
+        raise reactions.SECOND_HELLO.error()
     if frame.version != VERSION:
-        raise RemoteProtocolError(f"unknown version {frame.version} of the protocol")
+        raise reactions.UNKNOWN_VERSION.error(frame.version)
     if len(frame.metadata) > METADATA_BYTES or len(frame.features) > MAX_FEATURES:
         # It is kept for as long as the connection lives, and comes before any credential.
-        raise RemoteProtocolError("a hello with too much in it", close_code=1009)
+        raise reactions.HELLO_TOO_LONG.error()
     frame.metadata = frame.metadata.copy()
     endpoint.peer_hello = frame
     if frame.limits is not None:
@@ -81,7 +82,7 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
     if frame.parts:
         endpoint.assembly.check(frame)
     if frame.timeout is not None and math.isnan(frame.timeout):
-        raise RemoteProtocolError("a timeout that is not a number")
+        raise reactions.TIMEOUT_OF_NAN.error()
     uploads = _open_refs(endpoint, frame) if frame.refs else ()
     root = None
     if frame.target and not endpoint.outbox.is_unwritten(frame.target):
@@ -92,8 +93,8 @@ def receive_call(endpoint: Endpoint, frame: Call) -> Event | None:
         # R19: refs are opened even by a call that is refused, and cancelled by its callee.
         for upload in uploads:
             endpoint.cancel(upload.id, "abort")
-        info, retry = refusal
-        endpoint.refuse(frame.id, info, retry=retry)
+        breach, detail = refusal
+        endpoint.refuse(frame.id, breach.info(detail), retry=breach.retry)
         return None
     if frame.window is None:
         exchange = endpoint.open_exchange(frame.id, OPENED["call"], root)
@@ -125,34 +126,43 @@ def _refusal(
     uploads: tuple[Exchange, ...],
     root: Exchange | None,
     places: Places,
-) -> tuple[ErrorInfo, bool] | None:
-    """Why a call is not taken, if it is not, and whether it may be sent again elsewhere."""
+) -> tuple[Breach, str] | None:
+    """Why a call is not taken, if it is not, and what there is to say about it; it is paid for."""
+    breach, detail = _breach(endpoint, call, uploads, root, places)
+    if breach is None:
+        return None
+    if breach.cost:
+        endpoint.violation(breach, detail)
+    return breach, detail
+
+
+def _breach(
+    endpoint: Endpoint,
+    call: Call,
+    uploads: tuple[Exchange, ...],
+    root: Exchange | None,
+    places: Places,
+) -> tuple[Breach | None, str]:
     if call.refs and len(call.refs) > max_refs(endpoint.limits):
         # R19: what a call that comes in parts would keep of them is counted nowhere else.
-        endpoint.violation("too many references in a call")
-        info = endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many references in a call")
-        return info, False
+        return reactions.TOO_MANY_REFERENCES, ""
     if call.target and root is None:
         # R20: a call to something that has ended, or never was, is no more than that.
-        return endpoint.error_info(Code.NOT_FOUND, "no such object"), False
+        return reactions.NO_SUCH_OBJECT, ""
     if len(call.metadata) > METADATA_BYTES:
-        return endpoint.error_info(Code.INVALID_ARGUMENT, "the metadata is too long"), False
+        return reactions.METADATA_TOO_LONG, ""
     if endpoint.drain_from is not None and not call.target:
-        return endpoint.error_info(Code.UNAVAILABLE, "this side is going away"), True
+        return reactions.GOING_AWAY, ""
     if uploads and endpoint.uploads > endpoint.limits.max_uploads:
-        endpoint.violation("uploads beyond max_uploads")
-        return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many uploads at once"), False
+        return reactions.TOO_MANY_UPLOADS, ""
     if places.running >= places.limit:
         # R7a: what only waits for handlers of ours that will not stop is not the caller's fault.
         blameless = places.overrunning > 0
-        if not blameless:
-            endpoint.violation("a call beyond max_calls")
-        return endpoint.error_info(Code.RESOURCE_EXHAUSTED, "too many calls at once"), blameless
+        return reactions.PLACES_OVERRUN if blameless else reactions.TOO_MANY_CALLS, ""
     too_much = endpoint.assembly.too_much(call.parts) if call.parts else None
     if too_much is not None:
-        endpoint.violation(too_much)
-        return endpoint.error_info(Code.RESOURCE_EXHAUSTED, too_much), False
-    return None
+        return reactions.ARGUMENTS_TOO_LONG, too_much
+    return None, ""
 
 
 def _open_refs(endpoint: Endpoint, call: Call) -> tuple[Exchange, ...]:
@@ -163,7 +173,7 @@ def _open_refs(endpoint: Endpoint, call: Call) -> tuple[Exchange, ...]:
         check_new(endpoint, ref.id)
         if ref.type == "stream":
             if endpoint.uploads >= limit:
-                raise RemoteProtocolError(f"more than {limit} uploads at once")
+                raise reactions.TWICE_THE_UPLOADS.error(limit)
             endpoint.uploads += 1
             exchange = endpoint.open_exchange(ref.id, OPENED["ref"])
             limits = endpoint.limits
@@ -178,7 +188,7 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
         return None
     exchange = move(endpoint, frame.id, frame.kind)
     if frame.id in endpoint.assembly.unfinished and endpoint.assembly.end(frame.id).kept:
-        raise RemoteProtocolError(f"{KINDS[frame.kind]} over an unfinished value on id {frame.id}")
+        raise reactions.FINAL_OVER_VALUE.error(KINDS[frame.kind], frame.id)
     if frame.id in endpoint.outbox.values:
         # R9: the call was answered before it had gone out whole.
         endpoint.drop_call_value(frame.id)
@@ -209,15 +219,16 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
         wrong = window.receive([len(item) for item in frame.items], frame.size)
     if wrong is not None:
         # R16: dropped whole. A consumer that has left saw all it wanted to see.
-        endpoint.violation(f"a chunk beyond the credit: {wrong}")
         if leaving:
+            endpoint.violation(reactions.BEYOND_CREDIT_AFTER_CANCEL, wrong)
             return None
-        info = ErrorInfo(Code.FLOW_CONTROL.value, "", wrong)
+        endpoint.violation(reactions.BEYOND_CREDIT, wrong)
+        info = reactions.BEYOND_CREDIT.info(wrong)
         endpoint.cancel(frame.id, "abort", info)
         return Overflow(frame.id, info)
     if leaving or not frame.items:
         if not frame.items:
-            endpoint.violation("an empty chunk")
+            endpoint.violation(reactions.EMPTY_CHUNK)
         return None
     more = window.grow(len(frame.items), endpoint.now, endpoint.round_trip.seconds)
     if more is not None:
@@ -228,12 +239,12 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
 def _open_item_ref(endpoint: Endpoint, id: int, refs: list[Ref]) -> None:
     """R20: an item is one object at most, and only where this side has called for it."""
     if not is_ours(endpoint, id):
-        raise RemoteProtocolError(f"a reference in an item of the upload {id}")
+        raise reactions.REFERENCE_IN_UPLOAD.error(id)
     if len(refs) > 1:
-        raise RemoteProtocolError(f"{len(refs)} references in a chunk on id {id}")
+        raise reactions.REFERENCES_IN_CHUNK.error(len(refs), id)
     check_new(endpoint, refs[0].id)
     if refs[0].type == "stream":
-        raise RemoteProtocolError(f"a stream in an item of id {id}")
+        raise reactions.STREAM_IN_ITEM.error(id)
 
 
 def _begin_result(endpoint: Endpoint, frame: Result) -> None:
@@ -251,7 +262,7 @@ def _begin(endpoint: Endpoint, frame: Result | Chunk, *, keep: bool) -> None:
     """R21: there is no refusing a result or an item, and no excuse for one that is too long."""
     too_much = endpoint.assembly.too_much(frame.parts) if keep else None
     if too_much is not None:
-        raise RemoteProtocolError(too_much, close_code=1009)
+        raise reactions.VALUE_TOO_LONG.error(too_much)
     endpoint.assembly.begin(frame, keep=keep)
 
 
@@ -262,9 +273,8 @@ def receive_cancel(endpoint: Endpoint, frame: Cancel) -> Event | None:
         return None
     if frame.id in endpoint.assembly.unfinished:
         # R21: nothing has been started for a call of which not all has come.
-        endpoint.assembly.end(frame.id)
         info = endpoint.error_info(Code.CANCELLED, "the call was cancelled")
-        endpoint.answer_error(frame.id, info)
+        endpoint.drop_call(frame.id, info)
         return None
     if exchange.credit is not None:
         # R9: what waits for a consumer that has gone need not be written.
@@ -293,7 +303,7 @@ def receive_grant(endpoint: Endpoint, frame: Grant) -> Event | None:
         return None
     assert exchange.credit is not None
     if not exchange.credit.grant(frame.items, frame.bytes):
-        raise RemoteProtocolError(f"a grant of {frame.items} items and {frame.bytes} bytes")
+        raise reactions.BAD_GRANT.error(frame.items, frame.bytes)
     return None if frame.id in endpoint.assembly.unfinished else frame
 
 
@@ -303,14 +313,15 @@ def receive_part(endpoint: Endpoint, frame: Part) -> Event | None:
     if not was_used(endpoint, id) or (exchange is None and is_ours(endpoint, id)):
         move(endpoint, id, Kind.PART)
     if not len(frame.data):
-        endpoint.violation("an empty part")
+        endpoint.violation(reactions.EMPTY_PART)
     if exchange is None or exchange.state is CLOSED:
         # R9: of a call that was refused, or answered before it had come whole.
         return None
     if id not in endpoint.assembly.unfinished:
-        raise RemoteProtocolError(f"a part of no value on id {id}, which is {exchange.state}")
+        raise reactions.PART_OF_NOTHING.error(id, exchange.state)
     data: memoryview | str = frame.data
-    value = endpoint.assembly.add(id, data.encode() if isinstance(data, str) else data)
+    whole = data.encode() if isinstance(data, str) else data
+    value = endpoint.assembly.add(id, whole, endpoint.now)
     return None if value is None else _complete(endpoint, value)
 
 
@@ -324,9 +335,7 @@ def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
             frame.args, frame.kwargs = endpoint.codec.split(data)
         except ValueError as error:
             endpoint.assembly.forget(value)
-            endpoint.answer_error(
-                frame.id, endpoint.error_info(Code.INVALID_ARGUMENT, f"the arguments: {error}")
-            )
+            endpoint.answer_error(frame.id, reactions.PARTS_NO_ARGUMENTS.info(error))
             return None
         if frame.timeout is not None:
             frame.timeout = max(frame.timeout - (endpoint.now - value.began), 0.0)
@@ -335,9 +344,7 @@ def _complete(endpoint: Endpoint, value: Unfinished) -> Event | None:
         try:
             endpoint.codec.check(data)
         except ValueError as error:
-            raise RemoteProtocolError(
-                f"a value in parts on id {frame.id}: {error}", close_code=1007
-            ) from None
+            raise reactions.PARTS_NO_VALUE.error(frame.id, error) from None
     payload: Any = data if isinstance(data, Binary) else Raw(data)
     if isinstance(frame, Chunk):
         frame.items = [payload]
@@ -394,7 +401,7 @@ def check_first(endpoint: Endpoint, frame: Frame) -> None:
     if frame.kind == Kind.HELLO:
         return
     if frame.kind != Kind.GOAWAY or endpoint.side == "accepting":
-        raise RemoteProtocolError(f"{KINDS[frame.kind]} before hello")
+        raise reactions.NOT_HELLO_FIRST.error(KINDS[frame.kind])
 
 
 def detach(events: list[Event], length: int) -> None:

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from trio_streamrpc.errors import Code, LocalProtocolError, RemoteProtocolError
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.protocol import inbound
+from trio_streamrpc.protocol import inbound, reactions
 from trio_streamrpc.protocol.assembly import Assembly
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
 from trio_streamrpc.protocol.credit import RoundTrip, ViolationBudget
@@ -31,6 +31,7 @@ from trio_streamrpc.protocol.frames import (
 )
 from trio_streamrpc.protocol.outbox import Outbox
 from trio_streamrpc.protocol.peer_limits import HELLO_BYTES, keep_to, make_hello
+from trio_streamrpc.protocol.reactions import Breach
 from trio_streamrpc.protocol.states import State
 
 __all__ = ["Event", "Session", "Side"]
@@ -130,7 +131,7 @@ class Session:
         try:
             batch = self.codec.decode(message)
             if batch is None:
-                self.violation("an empty message")
+                self.violation(reactions.EMPTY_MESSAGE)
                 return []
             return self._process(batch, len(message))
         except RemoteProtocolError as error:
@@ -201,10 +202,11 @@ class Session:
         self.peer = announced
         keep_to(self.outbox, announced)
 
-    def violation(self, what: str) -> None:
+    def violation(self, breach: Breach, detail: str = "") -> None:
         """A breach that is borne as long as there are not too many of them."""
-        if not self.budget.spend(self.now):
-            raise RemoteProtocolError(f"too many violations; the last was {what}", close_code=1008)
+        if not self.budget.spend(self.now, breach.cost):
+            what = f"{breach.what}: {detail}" if detail else breach.what
+            raise reactions.BUDGET_SPENT.error(what)
 
     def fail(self, error: RemoteProtocolError) -> None:
         """A connection error: what waits is dropped, and ``goaway`` tells why (R27).

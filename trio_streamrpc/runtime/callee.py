@@ -9,8 +9,10 @@ import trio
 
 from trio_streamrpc.contract.methods import Kind as MethodKind
 from trio_streamrpc.errors import Code, InvalidArgument
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.frames import Call as CallFrame
 from trio_streamrpc.protocol.frames import Cancel, ErrorInfo, Grant
+from trio_streamrpc.protocol.reactions import Breach
 from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.handlers import CallbackHandler, Handler, UnaryHandler
 from trio_streamrpc.runtime.holders import ContextHandler, TaskHandler
@@ -33,8 +35,6 @@ HANDLERS: dict[MethodKind, type[Handler]] = {
     MethodKind.CONTEXT: ContextHandler,
     MethodKind.TASK: TaskHandler,
 }
-
-GONE = ErrorInfo(Code.UNAVAILABLE.value, "", "this side is going away")
 
 
 class Callee:
@@ -69,6 +69,11 @@ class Callee:
         return len(self._handlers)
 
     @property
+    def handlers(self) -> list[Handler]:
+        """Those that run now."""
+        return list(self._handlers.values())
+
+    @property
     def mask(self) -> bool:
         return self._mask
 
@@ -81,31 +86,32 @@ class Callee:
         """A call has come: find its method and start its handler, or refuse it."""
         if self.closing:
             # It was in the last message that was read; nobody would ask its handler to stop.
-            self._endpoint.answer_error(frame.id, GONE, retry=True)
+            self._refuse(frame, reactions.GOING_AWAY)
             return
         export = None
         if frame.target:
             export = self.exports.get(frame.target)
             if export is None:
-                self._refuse(frame, Code.NOT_FOUND, "no such object")
+                self._refuse(frame, reactions.NO_SUCH_OBJECT)
                 return
             method = export.find(frame.method)
         else:
             method = self._table.get(frame.method) if self._table is not None else None
         if method is None:
             # The same words for every name, so that nothing can be learned from them.
-            self._refuse(frame, Code.UNIMPLEMENTED, "no such method")
+            self._refuse(frame, reactions.NO_SUCH_METHOD)
             return
         try:
             handler = self._handler(method, frame, export)
         except InvalidArgument as error:
-            self._refuse(frame, error.code, error.message)
+            self._refuse(frame, reactions.MISFIT, error.message)
             return
         except Exception:
             # An annotation whose values nothing can encode: a fault of that method's, and of no
             # other's.
             LOGGER.exception("%s cannot be called", method.name)
-            self._refuse(frame, Code.INTERNAL, f"{method.name} cannot be called")
+            info = ErrorInfo(Code.INTERNAL.value, "", f"{method.name} cannot be called")
+            self._endpoint.answer_error(frame.id, info)
             return
         self._handlers[frame.id] = handler
         if export is None and type(handler) is UnaryHandler:
@@ -115,7 +121,7 @@ class Callee:
         elif not export.start(handler, self._run, handler.task_name):
             del self._handlers[frame.id]
             handler.drop()
-            self._refuse(frame, Code.NOT_FOUND, "no such object")
+            self._refuse(frame, reactions.NO_SUCH_OBJECT)
 
     def _handler(self, method: Method, frame: CallFrame, export: Export | None) -> Handler:
         codec = method.wire(self._payloads)
@@ -125,8 +131,8 @@ class Callee:
             return CallbackHandler(self._connection, method, codec, frame, export)
         return HANDLERS[method.kind](self._connection, method, codec, frame, export)
 
-    def _refuse(self, frame: CallFrame, code: Code, message: str) -> None:
-        self._endpoint.answer_error(frame.id, ErrorInfo(code.value, "", message))
+    def _refuse(self, frame: CallFrame, breach: Breach, detail: str = "") -> None:
+        self._endpoint.answer_error(frame.id, breach.info(detail), retry=breach.retry)
 
     async def _run(self, handler: Handler) -> None:
         try:

@@ -15,11 +15,11 @@ from trio_streamrpc.errors import (
     ConnectionLost,
     InvalidArgument,
     NotFound,
-    RemoteProtocolError,
     RpcError,
     Unavailable,
 )
 from trio_streamrpc.limits import Limits, Window
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.credit import Growth
 from trio_streamrpc.protocol.exchanges import Exchange
 from trio_streamrpc.protocol.frames import Chunk, End, Error, ErrorInfo, Overflow, Result
@@ -303,12 +303,7 @@ class Caller:
         # What is cleaned up may take its time. These are in the order in which they were cancelled.
         since = next(itertools.islice(self._abandoned.values(), excess - 1, None))
         if now - since > limits.cancel_timeout or excess > OVERDUE * most:
-            self.connection.break_off(
-                RemoteProtocolError(
-                    f"{len(self._abandoned)} calls to callbacks were cancelled and never ended",
-                    close_code=1008,
-                )
-            )
+            self.connection.break_off(reactions.OVERDUE_CALLBACKS.error(len(self._abandoned)))
 
     def abandon_from_anywhere(self, id: int) -> None:
         """The same for a stream that was collected: in whatever thread, at whatever moment."""

@@ -25,6 +25,7 @@ from trio_streamrpc.errors import (
     RpcError,
 )
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
 from trio_streamrpc.runtime.callee import Callee
@@ -206,10 +207,7 @@ class Connection(Face):
         with trio.move_on_after(self.limits.handshake_timeout):
             await self.greeted.wait()
         if not self.greeted.is_set():
-            late = RemoteProtocolError(
-                f"no hello within {self.limits.handshake_timeout} s", close_code=1008
-            )
-            self.break_off(late)
+            self.break_off(reactions.NO_HELLO.error(self.limits.handshake_timeout))
         self.check_open()
 
     def break_off(self, error: RemoteProtocolError) -> None:
@@ -277,7 +275,7 @@ class Connection(Face):
             try:
                 self.metadata = MappingProxyType(self._mapping(frame.metadata))
             except RpcError as error:
-                raise RemoteProtocolError(f"metadata of hello: {error.message}") from None
+                raise reactions.HELLO_METADATA.error(error.message) from None
         events: list[Event] = []
         if self.endpoint.side == "accepting":
             events = self.endpoint.accept()

@@ -56,6 +56,7 @@ class Handler(ABC):
     _was_current: Token[Call]
     _was_serving: Token[Serving | None]
     _stopped: trio.Event | None = None
+    _given_up: ErrorInfo | None = None
     _overran = False
     _error: BaseException | None = None
     #: Whether that arose while the handler was being closed (R22).
@@ -269,7 +270,9 @@ class Handler(ABC):
 
     def _answer_stopped(self) -> None:
         """What was stopped before it had anything to say (R6)."""
-        if self.asked_to_go:
+        if self._given_up is not None:
+            self.endpoint.answer_error(self.id, self._given_up)
+        elif self.asked_to_go:
             self._answer_code(Code.UNAVAILABLE, "this side is going away")
         elif self._cancel is None:
             self._answer_code(Code.CANCELLED, "what the call belonged to has ended")
@@ -301,6 +304,16 @@ class Handler(ABC):
 
     def _stop(self) -> None:
         self.scope.cancel()
+
+    @property
+    def waits_since(self) -> float:
+        """Since when it waits for its caller to take something; infinity while it does not."""
+        return math.inf
+
+    def give_up(self, info: ErrorInfo) -> None:
+        """Its caller does not go on: it is asked to stop, and this is what it ends with."""
+        self._given_up = info
+        self.ask()
 
     def on_credit(self) -> None:  # noqa: B027  # most handlers have no stream, and nothing to do
         """Its stream may have become sendable again."""

@@ -14,6 +14,7 @@ import trio
 
 from trio_streamrpc.errors import ConnectionLost
 from trio_streamrpc.runtime.parking import Parking
+from trio_streamrpc.runtime.stalls import end_stalled
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
@@ -103,5 +104,6 @@ class _Watch:
         due = heard + interval if self.asked is None else self.asked + patience
         if writing is not None:
             due = min(due, writing + patience)
+        due = min(due, end_stalled(connection, now))
         # What begins until then is not due before either of the two.
         return min(due, now + interval, now + patience)

@@ -7,6 +7,7 @@ while there is credit for it, so the look-ahead is the window, exactly (R14).
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ class Pump:
         "asked",
         "exhausted",
         "standing",
+        "waits_since",
     )
 
     def __init__(self, connection: Connection, id: int, encode: Callable[[Any], Encoded]) -> None:
@@ -56,6 +58,8 @@ class Pump:
         self.asked = False
         #: Whether it stands at a ``yield``, so that the pump's task is the runtime's.
         self.standing = False
+        #: Since when it waits for credit, on Trio's clock; infinity while it does not.
+        self.waits_since = math.inf
         #: Whether it ended by itself.
         self.exhausted = False
 
@@ -135,13 +139,17 @@ class Pump:
             self._connection.pausing -= 1
 
     async def _wait_for_credit(self, *, shield: bool) -> None:
-        if shield:
-            # The generator was told of its cancellation already, and yielded all the same: its
-            # item waits for credit like any other. This scope ends before the next step.
-            with trio.CancelScope(shield=True):
+        self.waits_since = trio.current_time()
+        try:
+            if shield:
+                # The generator was told of its cancellation already, and yielded all the same: its
+                # item waits for credit like any other. This scope ends before the next step.
+                with trio.CancelScope(shield=True):
+                    await self._parking.park()
+            else:
                 await self._parking.park()
-        else:
-            await self._parking.park()
+        finally:
+            self.waits_since = math.inf
 
     async def _throw(self, iterator: AsyncIterator[Any], error: BaseException) -> Any:
         """Raise at the ``yield`` what was delivered while the runtime waited on its behalf."""

@@ -75,6 +75,10 @@ class StreamHandler(Handler):
             self._iterators.append(iterator)
         return iterator
 
+    @property
+    def waits_since(self) -> float:
+        return self._pump.waits_since
+
     def on_credit(self) -> None:
         self._pump.on_credit()
 

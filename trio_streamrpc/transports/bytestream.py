@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trio_streamrpc.errors import ConnectionLost, RemoteProtocolError, RpcError, Unavailable
+from trio_streamrpc.errors import ConnectionLost, RpcError, Unavailable
 from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.transports.base import Transport, close_by_force
@@ -143,9 +144,7 @@ class ByteStreamTransport(Transport):
         try:
             return message.decode()
         except UnicodeDecodeError as error:
-            raise RemoteProtocolError(
-                f"a message is not UTF-8: {error.reason}", close_code=1007
-            ) from None
+            raise reactions.NOT_UTF8.error(error.reason) from None
 
     async def _receive_more(self) -> None:
         """Read until there is a whole message; if this is cancelled, what was read is kept."""
@@ -386,7 +385,7 @@ def _refused(side: Side, name: str, limits: Limits, *, late: bool) -> RpcError:
         said = f"nothing was said within {limits.handshake_timeout} s"
     else:
         said = f"{name} is no client of streamrpc, or asks for another encoding"
-    return RemoteProtocolError(said)
+    return reactions.NO_GREETING.error(said)
 
 
 async def listen(

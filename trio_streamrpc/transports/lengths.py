@@ -6,7 +6,7 @@ memory than what of it has arrived.
 
 from __future__ import annotations
 
-from trio_streamrpc.errors import RemoteProtocolError
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.transports.base import MESSAGE_SLACK
 
 __all__ = ["HEADER_BYTES", "MessageBuffer"]
@@ -111,8 +111,5 @@ class MessageBuffer:
     def _length(self, header: bytes | bytearray) -> int:
         length = int.from_bytes(header, "big")
         if length > self._max_message_bytes + MESSAGE_SLACK:
-            raise RemoteProtocolError(
-                f"message of {length} bytes is above the limit of {self._max_message_bytes}",
-                close_code=1009,
-            )
+            raise reactions.MESSAGE_TOO_LONG.error(length, self._max_message_bytes)
         return length

@@ -43,7 +43,11 @@ def _check_system() -> None:
 async def connect_unix(url: str, path: str) -> trio.SocketStream:
     """A socket to whoever listens at that path; :exc:`Unavailable` if nobody does."""
     _check_system()
-    socket = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        socket = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    except OSError as error:
+        # No descriptor is left.
+        raise Unavailable(f"cannot connect to {url}: {error}") from None
     try:
         await socket.connect(path)
         # Where too many wait to be accepted, Linux says so in a way that looks like success.

@@ -24,13 +24,13 @@ import trio_websocket
 from trio_streamrpc.errors import (
     ConnectionLost,
     PermissionDenied,
-    RemoteProtocolError,
     RpcError,
     Unauthenticated,
     Unavailable,
 )
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
 from trio_streamrpc.transports.sockets import (
@@ -139,9 +139,7 @@ class WebSocketTransport(Transport):
             message = await self._socket.get_message()
         except trio_websocket.ConnectionClosed as closed:
             if self._stream.exceeded:
-                raise RemoteProtocolError(
-                    "too many bytes without a whole message", close_code=1009
-                ) from None
+                raise reactions.UNFINISHED_MESSAGE.error() from None
             raise self._lost(closed) from None
         self._stream.unfinished = 0
         return message
