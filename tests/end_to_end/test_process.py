@@ -185,8 +185,8 @@ async def test_what_finishes_within_the_grace_period(encoding: Any) -> None:
     items: list[int] = []
     async with child(20) as (process, url):
         async with connect(url, encoding=encoding) as connection, trio.open_nursery() as nursery:
-            nursery.start_soon(outcome, lambda: connection.call("slow", 0.7), found)
-            nursery.start_soon(outcome, lambda: items_of(connection, 0.7, items), found)
+            nursery.start_soon(outcome, lambda: connection.call("slow", 1.5), found)
+            nursery.start_soon(outcome, lambda: items_of(connection, 1.5, items), found)
             assert await connection.call("add", 1, 2) == 3
             process.terminate()
             await wait_for_drain(connection)

@@ -23,7 +23,8 @@ import trio
 
 from trio_streamrpc.contract.decorators import rpc
 from trio_streamrpc.interceptors import limit_concurrency, limit_rate, log_calls
-from trio_streamrpc.limits import Window
+from trio_streamrpc.limits import Limits, Window
+from trio_streamrpc.process import serve_forever
 from trio_streamrpc.runtime.calls import Call
 from trio_streamrpc.runtime.interceptors import Interceptor, Proceed
 from trio_streamrpc.runtime.proxies import DynamicProxy, with_options
@@ -451,6 +452,14 @@ def interceptors() -> None:
     limit_concurrency("5")  # error
     limit_concurrency({"history": "5"})  # error
     limit_rate(5, 0.5)  # error
+
+
+async def processes(service: Service) -> None:
+    await serve_forever(service, "ws://127.0.0.1:0")
+    await serve_forever(service, "ws://127.0.0.1:0", grace=5, limits=Limits(), mask_errors=True)
+    await serve_forever(service, "ws://127.0.0.1:0", grace="5")  # error
+    await serve_forever(service, "ws://127.0.0.1:0", limits=5)  # error
+    await serve_forever(service, "ws://127.0.0.1:0", unknown=True)  # error
 
 
 rpc(name=5)  # error
