@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import cattrs
 import trio
 
+from trio_streamrpc.admission import Admission
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
@@ -17,9 +18,10 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
-from trio_streamrpc.transports.urls import Scheme, scheme_of
+from trio_streamrpc.transports.urls import Scheme, origins_for, peer_address, scheme_of
 
 __all__ = ["Server", "serve"]
 
@@ -38,6 +40,8 @@ class Server:
         converter: cattrs.Converter | None,
         mask_errors: bool,
         interceptors: Sequence[Interceptor],
+        authenticate: Authenticate | None = None,
+        allowed_origins: Sequence[str] | None = None,
     ) -> None:
         #: Where it is served, with the real port.
         self.url = url
@@ -48,6 +52,8 @@ class Server:
         self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
         self._mask_errors = mask_errors
         self._interceptors = interceptors
+        self._origins = origins_for(url, allowed_origins)
+        self._admission = Admission(limits, authenticate)
         self._connections: set[Connection] = set()
         #: Around the accept loop: cancelled by a drain.
         self._accepting = trio.CancelScope()
@@ -74,6 +80,7 @@ class Server:
         """
         self._draining = True
         self._accepting.cancel()
+        self._admission.close()
         async with trio.open_nursery() as nursery:
             for connection in self._connections:
                 nursery.start_soon(_retire, connection)
@@ -98,9 +105,16 @@ class Server:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one client. What goes wrong with it ends this connection, and no other."""
+        since = trio.current_time()
+        address = peer_address(stream)
+        full = self._admission.enter(address)
         try:
+            if full is not None:
+                LOGGER.info("a client was refused: %s", full)
+                await self._admission.turn_away(stream, self._scheme.turn_away)
+                return
             async with self._scheme.accept(
-                stream, path=self._path, limits=self._limits
+                stream, path=self._path, limits=self._limits, origins=self._origins
             ) as transport:
                 if transport is None:
                     return
@@ -112,6 +126,8 @@ class Server:
                     limits=self._limits,
                     mask_errors=self._mask_errors,
                     interceptors=self._interceptors,
+                    authenticate=self._admission.authenticate,
+                    since=since,
                 ) as connection:
                     if self._draining:
                         # It was on its way when the drain began, and has called nothing.
@@ -131,6 +147,9 @@ class Server:
         except BaseException as error:
             self.interrupt = error
             raise
+        finally:
+            if full is None:
+                self._admission.leave(address)
 
 
 async def _retire(connection: Connection) -> None:
@@ -143,10 +162,12 @@ async def serve(
     url: str,
     *,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    authenticate: Authenticate | None = None,
+    allowed_origins: Sequence[str] | None = None,
     ssl_context: ssl_module.SSLContext | None = None,
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
-    interceptors: Sequence[Interceptor] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
@@ -164,16 +185,40 @@ async def serve(
     ``converter`` adds types that msgspec does not know; ``mask_errors`` keeps what handlers did
     not mean to tell. ``interceptors`` stand around every call that is served, the first outermost.
 
-    Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL, and
+    ``authenticate`` is called with the :class:`Handshake` of each client before anything of it is
+    run (R25). What it gives is ``current_call().identity`` from then on. To refuse the client it
+    raises an :exc:`RpcError`, mostly :exc:`Unauthenticated` or :exc:`PermissionDenied`, which
+    ``connect`` raises there with its code and the first 200 characters of its message, and without
+    its ``data``; for any other exception that is :exc:`Unauthenticated` without a word, and it is
+    logged. It has ``limits.handshake_timeout`` from the client's first byte on, and is cancelled
+    when the client goes away, or the server does.
+
+    ``allowed_origins`` are the web pages that may connect, ``["https://example.com"]``: a browser
+    that comes from elsewhere is refused with HTTP status 403. Without it, those of the host that
+    the client has asked for, at the same port. What is no browser sends no ``Origin``, and passes.
+
+    Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL or no
+    origin, and for ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
     asked to stop, and have stopped when it returns.
     """
     limits = limits or Limits()
     interceptors = checked(interceptors)
+    check_authenticate(authenticate)
     table = MethodTable.of(service)
     scheme = scheme_of(url)
     # What is wrong with the arguments is told before anything listens.
-    server = Server(table, scheme, url, limits, converter, mask_errors, interceptors)
+    server = Server(
+        table,
+        scheme,
+        url,
+        limits,
+        converter,
+        mask_errors,
+        interceptors,
+        authenticate,
+        allowed_origins,
+    )
     try:
         # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.
         async with open_background_nursery() as nursery:

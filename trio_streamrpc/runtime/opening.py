@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.limits import Limits
     from trio_streamrpc.protocol.endpoint import Side
+    from trio_streamrpc.runtime.handshake import Authenticate
     from trio_streamrpc.runtime.interceptors import Interceptor
     from trio_streamrpc.transports.base import Transport
 
@@ -33,10 +34,13 @@ async def run_connection(
     metadata: Mapping[str, Any] = EMPTY,
     mask_errors: bool = False,
     interceptors: Sequence[Interceptor] = (),
+    authenticate: Authenticate | None = None,
+    since: float | None = None,
 ) -> AsyncIterator[Connection]:
     """Run a connection over a transport for as long as the block lasts.
 
-    Its block begins when both sides have said hello.
+    Its block begins when both sides have said hello. ``authenticate`` decides before that whether
+    the side that connects is let in; the greeting is to be over in time, counted from ``since``.
     """
     own = open_background_nursery() if transport.nursery is None else nullcontext(transport.nursery)
     async with own as nursery:
@@ -51,6 +55,8 @@ async def run_connection(
                 metadata=metadata,
                 mask_errors=mask_errors,
                 interceptors=interceptors,
+                authenticate=authenticate,
+                since=since,
             )
         except BaseException:
             # The other side shall not wait for a hello that will not come.
@@ -58,7 +64,7 @@ async def run_connection(
             raise
         connection.start()
         try:
-            await connection.wait_greeted()
+            await connection.greeting.wait()
             yield connection
         except BaseException as error:
             await connection.finish(error)
