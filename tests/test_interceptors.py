@@ -132,7 +132,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Any:
     return lines
 
 
-def opened(side: str, service: Service, interceptors: list[Any]) -> Any:
+def opened(side: str, service: object, interceptors: list[Any]) -> Any:
     """Both ends of a connection, with interceptors on one side."""
     if side == "interceptors":
         return open_ends(service, interceptors=interceptors)
@@ -747,11 +747,11 @@ async def test_each_call_to_an_object_is_authorized(autojump_clock):
 
 
 async def test_authorized_by_identity_and_arguments(autojump_clock):
-    async def authenticate(handshake: Handshake) -> str:
+    async def authenticate(handshake: Handshake) -> Any:
         return handshake.metadata["who"]
 
     def check(call: Call) -> bool:
-        return call.identity == "admin" or call.arguments["value"] < 10
+        return call.identity == "admin" or bool(call.arguments["value"] < 10)
 
     for who, value, may in (("admin", 10, True), ("guest", 9, True), ("guest", 10, False)):
         async with open_pair(

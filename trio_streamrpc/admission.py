@@ -9,7 +9,7 @@ import trio
 
 from trio_streamrpc.errors import Unavailable
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.runtime.handshake import Authenticate, Handshake
+from trio_streamrpc.runtime.handshake import Authenticate, Handshake, ask
 
 __all__ = ["Admission"]
 
@@ -71,7 +71,7 @@ class Admission:
             if not self._closed:
                 self._deciding.add(scope)
                 try:
-                    return await self._authenticate(handshake)
+                    return await ask(self._authenticate, handshake)
                 finally:
                     self._deciding.discard(scope)
         raise Unavailable("this server is going away")

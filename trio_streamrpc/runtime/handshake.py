@@ -17,7 +17,7 @@ from trio_streamrpc.runtime.failures import LOGGER, tell, text_of
 if TYPE_CHECKING:
     from trio_streamrpc.transports.base import Transport
 
-__all__ = ["Authenticate", "Handshake", "check_authenticate", "identify"]
+__all__ = ["Authenticate", "Handshake", "ask", "check_authenticate", "identify"]
 
 #: The longest text of an exception that is logged: it may hold what the client has sent.
 TEXT = 200
@@ -80,6 +80,16 @@ def check_authenticate(authenticate: Any) -> None:
         raise TypeError(f"authenticate is an async function, not {authenticate!r}")
 
 
+async def ask(authenticate: Authenticate, handshake: Handshake) -> Any:
+    """What ``authenticate`` says. Raises :exc:`TypeError` for one that is no async function."""
+    given = authenticate(handshake)
+    if not inspect.isawaitable(given):
+        raise TypeError(
+            f"authenticate is no async function: it has returned {type(given).__name__}"
+        )
+    return await given
+
+
 async def identify(authenticate: Authenticate, handshake: Handshake) -> Any:
     """Who the client is, as ``authenticate`` says.
 
@@ -88,12 +98,7 @@ async def identify(authenticate: Authenticate, handshake: Handshake) -> Any:
     :exc:`Unauthenticated` without a word of it.
     """
     try:
-        given = authenticate(handshake)
-        if not inspect.isawaitable(given):
-            raise TypeError(
-                f"authenticate is no async function: it has returned {type(given).__name__}"
-            )
-        return await given
+        return await ask(authenticate, handshake)
     except Exception as error:
         refusal = _refusal(error)
     # Outside of the except block: where it came from is nobody's business any more.

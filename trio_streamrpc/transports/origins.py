@@ -16,6 +16,7 @@ __all__ = ["Origins"]
 
 #: What is left out of an origin where it is the scheme's own.
 DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_PORT = 65535
 
 _HOST = r"(?P<host>[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::(?P<port>0|[1-9][0-9]{0,4}))?"
 _ORIGIN = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_HOST}", re.ASCII | re.IGNORECASE)
@@ -82,17 +83,18 @@ def _parse(text: str) -> Origin | None:
     found = _ORIGIN.fullmatch(text)
     if found is None:
         return None
-    scheme = found["scheme"].lower()
+    scheme, name = found["scheme"].lower(), _name(found["host"])
     port = DEFAULT_PORTS.get(scheme) if found["port"] is None else int(found["port"])
-    if port is not None and port > 65535:
+    if name is None or (port is not None and port > MAX_PORT):
         return None
-    return scheme, _name(found["host"]), port
+    return scheme, name, port
 
 
-def _name(host: str) -> str:
-    if host.startswith("["):
-        try:
-            return f"[{ipaddress.IPv6Address(host[1:-1])}]"
-        except ValueError:
-            pass
-    return host.lower()
+def _name(host: str) -> str | None:
+    """A host, written as all that mean the same are; None for what is no IPv6 address."""
+    if not host.startswith("["):
+        return host.lower()
+    try:
+        return f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    except ValueError:
+        return None
