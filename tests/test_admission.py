@@ -80,7 +80,7 @@ async def test_decisions() -> None:
     admission = Admission(Limits(), authenticate)
     assert admission.authenticate is not None
     assert await admission.authenticate(HANDSHAKE) == "?"
-    admission.close()
+    await admission.close()
     with pytest.raises(Unavailable, match="going away"):
         await admission.authenticate(HANDSHAKE)
 
@@ -106,5 +106,6 @@ async def test_closing_ends_decisions_that_are_under_way(autojump_clock: MockClo
         for _ in range(3):
             nursery.start_soon(decide)
         await wait_all_tasks_blocked()
-        admission.close()
-    assert len(cancelled) == 3
+        await admission.close()
+        assert len(cancelled) == 3
+    await admission.close()

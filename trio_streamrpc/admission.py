@@ -29,6 +29,8 @@ class Admission:
         self._telling = 0
         self._deciding: set[trio.CancelScope] = set()
         self._closed = False
+        #: Set once it is closed and no decision is under way any more.
+        self._settled = trio.Event()
         #: What decides about a client, if anybody does.
         self.authenticate = None if authenticate is None else self._decide
 
@@ -74,10 +76,16 @@ class Admission:
                     return await ask(self._authenticate, handshake)
                 finally:
                     self._deciding.discard(scope)
+                    if self._closed and not self._deciding:
+                        self._settled.set()
         raise Unavailable("this server is going away")
 
-    def close(self) -> None:
-        """Let nobody in any more, whatever would have been decided."""
+    async def close(self) -> None:
+        """Let nobody in any more; decisions that are under way are cancelled, and have ended."""
         self._closed = True
         for scope in self._deciding:
             scope.cancel()
+        if self._deciding:
+            await self._settled.wait()
+        else:
+            await trio.lowlevel.checkpoint()

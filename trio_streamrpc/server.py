@@ -80,8 +80,8 @@ class Server:
         """
         self._draining = True
         self._accepting.cancel()
-        self._admission.close()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._admission.close)
             for connection in self._connections:
                 nursery.start_soon(_retire, connection)
         self._drained.set()
