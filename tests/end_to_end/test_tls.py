@@ -225,7 +225,7 @@ async def test_a_client_without_one_where_it_is_required(
         async with connect(server.url, ssl_context=showing()) as connection:
             for bad in (client_context(), showing(nobody), showing(not_after=yesterday)):
                 with trio.fail_after(10):
-                    with pytest.raises(Unavailable):
+                    with pytest.raises(Unavailable, match="certificate"):
                         async with connect(server.url, ssl_context=bad):
                             pytest.fail("the block must not begin")
             assert await connection.call("am_i") == "alice@example.com"

@@ -269,8 +269,9 @@ async def _greet(
         if begun:
             said = f": it answered {begun[:40]!r}"
         else:
-            # A server that takes no such encoding says nothing either.
-            said = ", or takes another encoding, or is full: it closed the connection"
+            # A server that takes no such encoding says nothing either, nor one that is full.
+            wants = ", or wants a certificate" if isinstance(stream, trio.SSLStream) else ""
+            said = f", or takes another encoding{wants}, or is full: it closed the connection"
         raise Unavailable(f"{name} is no server of streamrpc{said}")
     return ByteStreamTransport(stream, encoding=encoding, remote=remote, limits=limits, begun=begun)
 

@@ -401,6 +401,11 @@ def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
     found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
     status = int(found[1]) if found is not None else 101
     if status == 101:
+        if url.startswith("wss:") and not head:
+            # It does not send what TLS has against a client.
+            return Unavailable(
+                f"{url} closed the connection without a word: it may want a certificate, or be full"
+            )
         return Unavailable(f"{url} is no server of streamrpc: {error or 'it broke the handshake'}")
     kinds: dict[int, type[RpcError]] = {401: Unauthenticated, 403: PermissionDenied}
     message = f"{url} refused the connection with HTTP status {status}"
