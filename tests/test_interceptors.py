@@ -1,11 +1,11 @@
-"""interceptors.py: log_calls, limit_concurrency and limit_rate, on either side."""
+"""interceptors.py: authorize, log_calls, limit_concurrency and limit_rate, on either side."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,8 +15,20 @@ import trio.testing
 
 from tests.runtime.ends import Cut, open_ends, quiet, sweep
 from tests.runtime.onions import ONE, wrapping
-from trio_streamrpc import Call, NotFound, PermissionDenied, ResourceExhausted, RpcError, rpc
-from trio_streamrpc.interceptors import limit_concurrency, limit_rate, log_calls
+from trio_streamrpc import (
+    Call,
+    Handshake,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    RpcError,
+    Unauthenticated,
+    Unimplemented,
+    rpc,
+)
+from trio_streamrpc.interceptors import authorize, limit_concurrency, limit_rate, log_calls
+from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.testing import open_pair
 
 SIDES = pytest.mark.parametrize("side", ["interceptors", "client_interceptors"])
 
@@ -120,7 +132,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> Any:
     return lines
 
 
-def opened(side: str, service: Service, interceptors: list[Any]) -> Any:
+def opened(side: str, service: object, interceptors: list[Any]) -> Any:
     """Both ends of a connection, with interceptors on one side."""
     if side == "interceptors":
         return open_ends(service, interceptors=interceptors)
@@ -627,3 +639,170 @@ async def test_streams_count_once_when_they_begin(autojump_clock):
             async with ends.client.stream("ticks", 100, 0) as stream:
                 assert len([item async for item in stream]) == 100
         assert [each - start for each in service.began] == pytest.approx([0, 1])
+
+
+# --- authorize
+
+
+class Guarded:
+    """A method of each shape; ``started`` has the names of those that ran."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    @rpc
+    async def unary(self, value: int = 0) -> int:
+        self.started.append("unary")
+        return value
+
+    @rpc
+    async def stream(self) -> AsyncIterator[int]:
+        self.started.append("stream")
+        yield 1
+
+    @rpc
+    async def upload(self, values: AsyncIterable[int]) -> int:
+        self.started.append("upload")
+        return sum([value async for value in values])
+
+    @rpc
+    @asynccontextmanager
+    async def context(self) -> AsyncIterator[Thing]:
+        self.started.append("context")
+        yield Thing()
+
+    @rpc
+    async def task(self, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        self.started.append("task")
+        task_status.started(5)
+
+    @property
+    @rpc
+    async def theme(self) -> str:
+        self.started.append("theme")
+        return "dark"
+
+
+async def use(connection: Any, shape: str) -> Any:
+    """Call the method of that shape, and use what it gives."""
+    api = connection.proxy(Guarded)
+    match shape:
+        case "stream":
+            async with api.stream() as stream:
+                return [item async for item in stream]
+        case "upload":
+
+            async def values() -> AsyncIterator[int]:
+                yield 1
+                yield 2
+
+            return await api.upload(values())
+        case "context":
+            async with api.context() as thing:
+                return await thing.touch()
+        case "task":
+            async with open_background_nursery() as nursery:
+                return await nursery.start(api.task)
+        case "theme":
+            return await connection.call("theme")
+        case _:
+            return await api.unary(3)
+
+
+SHAPES = {"unary": 3, "stream": [1], "upload": 3, "context": None, "task": 5, "theme": "dark"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@SIDES
+async def test_a_call_that_is_not_authorized(side, shape, autojump_clock):
+    """It fails before anything of it has run, whatever its shape; and the others go on."""
+    service = Guarded()
+    allowed = False
+
+    def check(call: Call) -> bool:
+        assert call.method in (shape, "context.touch")
+        return allowed
+
+    async with opened(side, service, [authorize(check)]) as ends:
+        with pytest.raises(PermissionDenied) as caught:
+            await use(ends.client, shape)
+        assert caught.value.message == f"{shape}: permission denied"
+        assert service.started == []
+        allowed = True
+        assert await use(ends.client, shape) == SHAPES[shape]
+        assert service.started == [shape]
+
+
+async def test_each_call_to_an_object_is_authorized(autojump_clock):
+    """Who may open a context may not therefore use what it gives."""
+
+    async def check(call: Call) -> bool:
+        await trio.sleep(1)
+        return call.method != "context.touch"
+
+    async with open_ends(Guarded(), interceptors=[authorize(check)]) as ends:
+        async with ends.client.proxy(Guarded).context() as thing:
+            with pytest.raises(PermissionDenied, match=r"context\.touch"):
+                await thing.touch()
+
+
+async def test_authorized_by_identity_and_arguments(autojump_clock):
+    async def authenticate(handshake: Handshake) -> Any:
+        return handshake.metadata["who"]
+
+    def check(call: Call) -> bool:
+        return call.identity == "admin" or bool(call.arguments["value"] < 10)
+
+    for who, value, may in (("admin", 10, True), ("guest", 9, True), ("guest", 10, False)):
+        async with open_pair(
+            Guarded(),
+            authenticate=authenticate,
+            metadata={"who": who},
+            interceptors=[authorize(check)],
+        ) as connection:
+            if may:
+                assert await connection.call("unary", value) == value
+            else:
+                with pytest.raises(PermissionDenied):
+                    await connection.call("unary", value)
+
+
+async def test_what_a_check_raises(autojump_clock):
+    def check(call: Call) -> bool:
+        raise Unauthenticated("who are you?")
+
+    async with open_ends(Guarded(), interceptors=[authorize(check)]) as ends:
+        with pytest.raises(Unauthenticated, match="who are you"):
+            await ends.client.call("unary")
+
+
+@pytest.mark.parametrize("answer", [None, 1, "yes", [True]])
+async def test_a_check_that_does_not_answer_lets_nobody_through(answer, autojump_clock, caplog):
+    service = Guarded()
+
+    async def check(call: Call) -> Any:
+        return answer
+
+    async with open_ends(service, interceptors=[authorize(check)]) as ends:
+        with pytest.raises(RpcError, match="has to give True or False"):
+            await ends.client.call("unary")
+    assert service.started == []
+    assert "has to give True or False" in caplog.text
+
+
+async def test_nobody_is_asked_about_a_method_that_does_not_exist(autojump_clock):
+    asked = []
+
+    def check(call: Call) -> bool:
+        asked.append(call.method)
+        return False
+
+    async with open_ends(Guarded(), interceptors=[authorize(check)]) as ends:
+        with pytest.raises(Unimplemented):
+            await ends.client.call("nothing")
+    assert asked == []
+
+
+def test_what_is_no_check() -> None:
+    with pytest.raises(TypeError, match="takes a function"):
+        authorize("admin")  # type: ignore[arg-type]

@@ -26,6 +26,10 @@ DEFAULTS = {
     "max_waiting_control_bytes": 1024 * 1024,
     "violation_budget": 200,
     "violation_refill": 20.0,
+    "max_connections": 10_000,
+    "max_connections_per_peer": 1_000,
+    "max_early_bytes": 64 * 1024,
+    "max_early_frames": 64,
     "handshake_timeout": 10.0,
     "ping_interval": 20.0,
     "ping_timeout": 20.0,
@@ -120,10 +124,11 @@ def test_the_first_window_is_within_the_largest(larger: Window) -> None:
         Limits(window=larger, max_window=most)
 
 
-def test_a_hello_has_to_fit() -> None:
-    assert Limits(max_message_bytes=1024).max_message_bytes == 1024
-    with pytest.raises(ValueError, match="at least 1024"):
-        Limits(max_message_bytes=1023)
+@pytest.mark.parametrize("name", ["max_message_bytes", "max_early_bytes"])
+def test_a_hello_has_to_fit(name: str) -> None:
+    assert getattr(Limits(**{name: 1024}), name) == 1024  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"{name} must be at least 1024"):
+        Limits(**{name: 1023})  # type: ignore[arg-type]
 
 
 def test_a_value_has_to_fit_among_the_unfinished() -> None:

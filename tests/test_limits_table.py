@@ -41,6 +41,10 @@ TESTS = Path(__file__).parent
 ELSEWHERE = {
     "stall_timeout": "runtime/test_stalls.py::test_a_consumer_that_takes_nothing",
     "part_timeout": "runtime/test_stalls.py::test_a_call_of_which_no_more_comes",
+    "max_connections": "end_to_end/test_security.py::test_connections_in_all",
+    "max_connections_per_peer": "end_to_end/test_security.py::test_connections_of_one_address",
+    "max_early_bytes": "runtime/test_greeting.py::test_early_bytes",
+    "max_early_frames": "runtime/test_greeting.py::test_early_frames",
 }
 
 #: The rows of "Fixed" in docs/limits.md, and the tests that show them.

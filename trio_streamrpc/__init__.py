@@ -46,6 +46,7 @@ from trio_streamrpc.process import serve_forever as serve_forever
 from trio_streamrpc.runtime.calls import Call as Call
 from trio_streamrpc.runtime.calls import current_call as current_call
 from trio_streamrpc.runtime.connection import Connection as Connection
+from trio_streamrpc.runtime.handshake import Handshake as Handshake
 from trio_streamrpc.runtime.interceptors import Interceptor as Interceptor
 from trio_streamrpc.runtime.interceptors import Proceed as Proceed
 from trio_streamrpc.runtime.local import LocalStream as LocalStream

@@ -16,6 +16,7 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.base import Transport
@@ -86,6 +87,7 @@ async def open_connection(
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
+    authenticate: Authenticate | None = None,
     metadata: Mapping[str, Any] | None = None,
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
@@ -100,8 +102,9 @@ async def open_connection(
     no server of streamrpc, and :exc:`RemoteProtocolError` if it is no client.
 
     The arguments are those of :func:`connect`; ``interceptors`` stand around the calls that the
-    connecting side makes, or around those that the accepting side serves. The transport, or
-    the stream, is closed when the block ends.
+    connecting side makes, or around those that the accepting side serves. ``authenticate`` is
+    for the accepting side, as in :func:`serve`; the block of one that refuses the other side raises
+    what it was refused with. The transport, or the stream, is closed when the block ends.
 
     What was sent last arrives though the other side still sends, on sockets and on whatever else
     is a ``trio.abc.HalfCloseableStream``. An ``SSLStream`` over a ``SocketStream`` has no such end:
@@ -112,6 +115,9 @@ async def open_connection(
         raise TypeError(f"{transport!r} must be a Transport or a trio.abc.Stream")
     if side not in ("connecting", "accepting"):
         raise ValueError(f'side must be "connecting" or "accepting", not {side!r}')
+    check_authenticate(authenticate)
+    if authenticate is not None and side == "connecting":
+        raise ValueError("authenticate is for the accepting side")
     limits = limits or Limits()
     opened: AbstractAsyncContextManager[Transport]
     if isinstance(transport, Transport):
@@ -135,6 +141,7 @@ async def open_connection(
             metadata=metadata or {},
             mask_errors=mask_errors,
             interceptors=interceptors,
+            authenticate=authenticate,
         ) as connection,
     ):
         yield connection

@@ -18,22 +18,70 @@ interceptor.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import trio
 
-from trio_streamrpc.errors import Code, RemoteError, ResourceExhausted, RpcError
+from trio_streamrpc.errors import (
+    Code,
+    PermissionDenied,
+    RemoteError,
+    ResourceExhausted,
+    RpcError,
+)
 from trio_streamrpc.runtime.calls import Call
 from trio_streamrpc.runtime.failures import has_cancelled
 from trio_streamrpc.runtime.interceptors import Interceptor, Proceed
 from trio_streamrpc.runtime.watched import watch
 
-__all__ = ["limit_concurrency", "limit_rate", "log_calls"]
+__all__ = ["authorize", "limit_concurrency", "limit_rate", "log_calls"]
 
 S = TypeVar("S")
+
+
+def authorize(check: Callable[[Call], bool | Awaitable[bool]]) -> Interceptor:
+    """An interceptor that asks about each call whether its caller may make it.
+
+    ``check`` is a function, async or not, that is given the :class:`Call`: who it is from
+    (``call.identity``, which ``authenticate`` has found out), its ``method``, its ``arguments`` and
+    its ``metadata``. True lets the call go on. With False it fails with :exc:`PermissionDenied`,
+    and nothing of it has run: no generator, no context and no task has been started::
+
+        def may(call: Call) -> bool:
+            return call.method != "settings.change" or call.identity.is_admin
+
+        await nursery.start(partial(serve, interceptors=[authorize(may)]), Market(), url)
+
+    An :exc:`RpcError` that ``check`` raises is what the caller gets instead. Anything else than
+    True and False is a :exc:`TypeError`: a ``return`` that was forgotten lets nobody through.
+
+    It stands around calls of every kind, and around each call to a remote object, under the name
+    that this has: who may open a ``transaction`` is asked again for ``transaction.debit``. What a
+    stream or a context goes on to do after it was let through is not asked about any more. A
+    method that does not exist is :exc:`Unimplemented`, and ``check`` does not hear of it.
+
+    Raises :exc:`TypeError` for what cannot be called.
+    """
+    if not callable(check):
+        raise TypeError(f"authorize() takes a function, not {check!r}")
+
+    async def authorize_call(call: Call, proceed: Proceed) -> Any:
+        allowed: Any = check(call)
+        if inspect.isawaitable(allowed):
+            allowed = await allowed
+        if not isinstance(allowed, bool):
+            raise TypeError(
+                f"the check of authorize() has to give True or False, not {type(allowed).__name__}"
+            )
+        if not allowed:
+            raise PermissionDenied(f"{call.method}: permission denied")
+        return await proceed()
+
+    return authorize_call
 
 
 def log_calls(

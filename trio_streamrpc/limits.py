@@ -155,8 +155,45 @@ class Limits:
     Reason: each costs no more than a call that is refused.
     """
 
+    max_connections: int = 10_000
+    """Connections of one server at once, counted from accept to the end.
+
+    Beyond: a WebSocket is answered with 503, any other connection is closed.
+
+    Reason: each costs a file descriptor and a few tasks, and what all of them may hold together has
+    to be finite.
+    """
+
+    max_connections_per_peer: int = 1_000
+    """Connections of one IP address at once. Behind a proxy all have the proxy's address. Those of
+    a Unix socket, where all are one machine's, count in ``max_connections`` alone.
+
+    Beyond: as for ``max_connections``.
+
+    Reason: one client cannot take all places.
+    """
+
+    max_early_bytes: int = 65_536
+    """What is taken in from a client until ``authenticate`` has let it in, its ``hello`` included
+    (R25). Without ``authenticate`` who says hello is in.
+
+    Beyond: the end of the connection, with 1009 on a WebSocket.
+
+    Reason: anyone at all can make a server hold that much.
+    """
+
+    max_early_frames: int = 64
+    """Calls and other frames that may come behind a client's ``hello`` before ``authenticate`` has
+    let it in (R25); they are held, and nothing is run for them before.
+
+    Beyond: the end of the connection, with 1008 on a WebSocket.
+
+    Reason: more than a client has to say before it knows that it is welcome.
+    """
+
     handshake_timeout: float = 10.0
-    """From the first byte to the other side's ``hello`` (R25).
+    """From the first byte until both sides have said ``hello``, with whatever ``authenticate``
+    does in between (R25).
 
     Beyond: the end of the connection, with 1008 on a WebSocket.
 
@@ -245,8 +282,9 @@ class Limits:
                 f"Limits.max_partial_bytes {self.max_partial_bytes} is smaller than "
                 f"max_value_bytes {self.max_value_bytes}"
             )
-        if self.max_message_bytes < 1024:
-            raise ValueError("Limits.max_message_bytes must be at least 1024: a hello has to fit")
+        for name in ("max_message_bytes", "max_early_bytes"):
+            if getattr(self, name) < 1024:
+                raise ValueError(f"Limits.{name} must be at least 1024: a hello has to fit")
 
 
 def _check_integer(name: str, value: object, *, minimum: int) -> None:

@@ -15,6 +15,7 @@ import trio
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.handshake import Authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor
 from trio_streamrpc.server import Server, serve
 
@@ -33,6 +34,8 @@ class ServeOptions(TypedDict, total=False):
     converter: cattrs.Converter | None
     mask_errors: bool
     interceptors: Sequence[Interceptor]
+    authenticate: Authenticate | None
+    allowed_origins: Sequence[str] | None
 
 
 async def serve_forever(

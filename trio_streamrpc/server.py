@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import cattrs
 import trio
 
+from trio_streamrpc.admission import Admission
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.errors import RpcError
@@ -18,10 +19,11 @@ from trio_streamrpc.nurseries import open_background_nursery, open_companion_nur
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.failures import LOGGER
+from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.keepalive import Keepalive
 from trio_streamrpc.runtime.opening import run_in
-from trio_streamrpc.transports.urls import Scheme, scheme_of
+from trio_streamrpc.transports.urls import Scheme, origins_for, peer_address, scheme_of
 
 __all__ = ["Server", "serve"]
 
@@ -40,6 +42,8 @@ class Server:
         converter: cattrs.Converter | None,
         mask_errors: bool,
         interceptors: Sequence[Interceptor],
+        authenticate: Authenticate | None = None,
+        allowed_origins: Sequence[str] | None = None,
     ) -> None:
         #: Where it is served, with the real port.
         self.url = url
@@ -50,6 +54,8 @@ class Server:
         self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
         self._mask_errors = mask_errors
         self._interceptors = interceptors
+        self._origins = origins_for(url, allowed_origins)
+        self._admission = Admission(limits, authenticate)
         self._connections: set[Connection] = set()
         self._keepalive = Keepalive()
         #: Around each client that is being served: cancelled when serving ends.
@@ -81,6 +87,7 @@ class Server:
         self._draining = True
         self._accepting.cancel()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._admission.close)
             for connection in self._connections:
                 nursery.start_soon(_retire, connection)
         self._drained.set()
@@ -114,6 +121,9 @@ class Server:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one client. What goes wrong with it ends this connection, and no other."""
+        since = trio.current_time()
+        address = peer_address(stream)
+        full = self._admission.enter(address)
         block = trio.CancelScope()
         self._blocks.add(block)
         if self._dismissed:
@@ -125,7 +135,11 @@ class Server:
             with trio.CancelScope(shield=True):
                 async with open_companion_nursery() as nursery:
                     with block:
-                        await self._serve(stream, nursery)
+                        if full is None:
+                            await self._serve(stream, nursery, since)
+                        else:
+                            LOGGER.info("a client was refused: %s", full)
+                            await self._admission.turn_away(stream, self._scheme.turn_away)
         except RpcError as error:
             # Escaped and shortened: it may hold what the client has sent.
             LOGGER.info("a client was refused: %s", ascii(str(error))[1:-1][:200])
@@ -136,10 +150,12 @@ class Server:
             raise
         finally:
             self._blocks.discard(block)
+            if full is None:
+                self._admission.leave(address)
 
-    async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> None:
+    async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery, since: float) -> None:
         async with self._scheme.accept(
-            stream, path=self._path, limits=self._limits, nursery=nursery
+            stream, path=self._path, limits=self._limits, origins=self._origins, nursery=nursery
         ) as transport:
             if transport is None:
                 return
@@ -152,6 +168,8 @@ class Server:
                 limits=self._limits,
                 mask_errors=self._mask_errors,
                 interceptors=self._interceptors,
+                authenticate=self._admission.authenticate,
+                since=since,
                 keepalive=self._keepalive,
             ) as connection:
                 if self._draining:
@@ -174,10 +192,12 @@ async def serve(
     url: str,
     *,
     limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    authenticate: Authenticate | None = None,
+    allowed_origins: Sequence[str] | None = None,
     ssl_context: ssl_module.SSLContext | None = None,
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
-    interceptors: Sequence[Interceptor] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
@@ -195,16 +215,40 @@ async def serve(
     ``converter`` adds types that msgspec does not know; ``mask_errors`` keeps what handlers did
     not mean to tell. ``interceptors`` stand around every call that is served, the first outermost.
 
-    Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL, and
+    ``authenticate`` is called with the :class:`Handshake` of each client before anything of it is
+    run (R25). What it gives is ``current_call().identity`` from then on. To refuse the client it
+    raises an :exc:`RpcError`, mostly :exc:`Unauthenticated` or :exc:`PermissionDenied`, which
+    ``connect`` raises there with its code and the first 200 characters of its message, and without
+    its ``data``; for any other exception that is :exc:`Unauthenticated` without a word, and it is
+    logged. It has ``limits.handshake_timeout`` from the client's first byte on, and is cancelled
+    when the client goes away, or the server does.
+
+    ``allowed_origins`` are the web pages that may connect, ``["https://example.com"]``: a browser
+    that comes from elsewhere is refused with HTTP status 403. Without it, those of the host that
+    the client has asked for, at the same port. What is no browser sends no ``Origin``, and passes.
+
+    Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL or no
+    origin, and for ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
     asked to stop, and have stopped when it returns.
     """
     limits = limits or Limits()
     interceptors = checked(interceptors)
+    check_authenticate(authenticate)
     table = MethodTable.of(service)
     scheme = scheme_of(url)
     # What is wrong with the arguments is told before anything listens.
-    server = Server(table, scheme, url, limits, converter, mask_errors, interceptors)
+    server = Server(
+        table,
+        scheme,
+        url,
+        limits,
+        converter,
+        mask_errors,
+        interceptors,
+        authenticate,
+        allowed_origins,
+    )
     try:
         # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.
         async with open_background_nursery() as nursery:

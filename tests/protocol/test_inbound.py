@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from tests.protocol.wire import BOTH, FIELDS, STREAM, Talk, message, payload
-from trio_streamrpc.errors import Code, RemoteProtocolError
+from trio_streamrpc.errors import Code, PermissionDenied, RemoteProtocolError
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
@@ -143,15 +143,15 @@ def test_limits_of_the_other_side(encoding: Encoding) -> None:
 def test_early_frames_are_held(encoding: Encoding) -> None:
     """R25: nothing is dispatched, nor answered, before this side has accepted the other."""
     talk = Talk("accepting", encoding, greeted=False)
-    assert not talk.endpoint.holding
+    assert talk.endpoint.held == 0
     assert kinds(talk.hears(HELLO)) == ["hello"]
-    assert not talk.endpoint.holding
+    assert talk.endpoint.held == 0
     assert talk.hears({"type": "ping"}, {"type": "call", "id": 1, "method": "m"}) == []
-    assert talk.endpoint.holding
+    assert talk.endpoint.held == 2
     assert talk.says() == []
     assert talk.endpoint.places.running == 0
     assert kinds(talk.endpoint.accept()) == ["call"]
-    assert not talk.endpoint.holding
+    assert talk.endpoint.held == 0
     assert [frame["type"] for frame in talk.says()] == ["hello", "pong"]
     assert talk.endpoint.places.running == 1
 
@@ -162,9 +162,20 @@ def test_the_rest_of_the_message_is_held(encoding: Encoding) -> None:
     talk = Talk("accepting", encoding, greeted=False)
     first = {"type": "call", "id": 1, "method": "m", "window": STREAM}
     assert kinds(talk.hears(HELLO, first)) == ["hello"]
-    assert talk.endpoint.holding
+    assert talk.endpoint.held == 1
     assert talk.hears({"type": "grant", "id": 1, "items": 1}, {"type": "cancel", "id": 1}) == []
     assert kinds(talk.endpoint.accept()) == ["call", "grant", "cancel"]
+
+
+@BOTH
+def test_a_refusal(encoding: Encoding) -> None:
+    """R25: a goaway with its code in the place of a hello, and nothing that was held is done."""
+    talk = Talk("accepting", encoding, greeted=False)
+    talk.hears(HELLO, {"type": "call", "id": 1, "method": "m"})
+    talk.endpoint.fail(PermissionDenied("not today"))
+    assert talk.says() == [{"type": "goaway", "code": "PERMISSION_DENIED", "message": "not today"}]
+    assert talk.endpoint.accept() == []
+    assert talk.says() == []
 
 
 @BOTH

@@ -199,6 +199,8 @@ def _(encoding: Encoding) -> tuple[Talk, bytes | str]:
 ELSEWHERE = {
     "UNFINISHED_MESSAGE": "transports/test_websocket.py::test_bytes_that_never_make_a_message",
     "NO_GREETING": "transports/test_bytestream.py::test_a_stream_of_no_client",
+    "EARLY_BYTES": "runtime/test_greeting.py::test_early_bytes",
+    "EARLY_FRAMES": "runtime/test_greeting.py::test_early_frames",
     "NO_HELLO": "runtime/test_connection.py::test_no_hello_in_time",
     "HELLO_METADATA": "runtime/test_connection.py::test_a_handshake_that_is_none",
     "OVERDUE_CALLBACKS": "runtime/test_abuse.py::test_callbacks_that_are_never_answered",

@@ -181,8 +181,8 @@ async def test_one_that_is_cancelled_before_it_runs_never_does(autojump_clock):
         cancel = ends.client.endpoint.next_message()
         assert message is not None
         assert cancel is not None
-        ends.server._take_in(message)
-        ends.server._take_in(cancel)
+        ends.server.take_in(message)
+        ends.server.take_in(cancel)
         assert handlers.running == 2
         await quiet()
         assert handlers.running == 0

@@ -48,6 +48,22 @@ async def opened(
             yield theirs, transport
 
 
+async def test_a_limit_that_is_lower_for_a_while(autojump_clock: MockClock) -> None:
+    """Known by its header, before any of a longer message is kept."""
+    async with opened() as (theirs, transport):
+        assert transport.certificate() is None
+        transport.limit(1000)
+        await theirs.send_all(framed(bytes(1000)))
+        assert len(await transport.receive()) == 1000
+        transport.limit(10_000)
+        await theirs.send_all(framed(bytes(9000)))
+        assert len(await transport.receive()) == 9000
+        transport.limit(1000)
+        await theirs.send_all((1000 + MESSAGE_SLACK + 1).to_bytes(4, "big"))
+        with pytest.raises(RemoteProtocolError, match="above the limit of 1000"):
+            await transport.receive()
+
+
 # --- the buffer, by itself
 
 

@@ -20,7 +20,7 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.bytestream import ByteStreamTransport, accept_stream, open_stream
-from trio_streamrpc.transports.sockets import OrderlyStream, peer_name
+from trio_streamrpc.transports.sockets import OrderlyStream, peer_address, peer_name
 from trio_streamrpc.transports.urls import scheme_of
 
 LIMITS = Limits(close_timeout=5, handshake_timeout=2)
@@ -305,8 +305,11 @@ async def test_who_is_there() -> None:
             trio.SSLStream(OrderlyStream(there), server_context(), server_side=True),
         ):
             assert peer_name(stream) == f"{name[0]}:{name[1]}"
+            assert peer_address(stream) == "127.0.0.1"
         assert peer_name(memory_stream_pair()[0]) == "?"
+        assert peer_address(memory_stream_pair()[0]) is None
     assert peer_name(there) == "?"
+    assert peer_address(there) is None
 
 
 async def test_names_are_as_in_urls() -> None:
@@ -319,6 +322,7 @@ async def test_names_are_as_in_urls() -> None:
         async with here, there:
             assert peer_name(here) == f"[::1]:{port}"
             assert peer_name(there) == f"[::1]:{here.socket.getsockname()[1]}"
+            assert peer_address(there) == "::1"
 
 
 @pytest.mark.parametrize("scheme", ["ws", "tcp"])

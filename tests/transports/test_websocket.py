@@ -32,6 +32,7 @@ from trio_streamrpc import (
     Unavailable,
 )
 from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.websocket import (
     SUBPROTOCOLS,
     CountedStream,
@@ -40,6 +41,7 @@ from trio_streamrpc.transports.websocket import (
     accept_websocket,
     connect_websocket,
     listen,
+    turn_away,
 )
 
 # --- the accepting side, over a stream in memory
@@ -56,7 +58,7 @@ class Accepted:
 
 @asynccontextmanager
 async def accepting(
-    path: str = "/", limits: Limits | None = None
+    path: str = "/", limits: Limits | None = None, origins: Origins | None = None
 ) -> AsyncIterator[tuple[RawSocket, Accepted]]:
     """A raw client, and what the accepting side makes of it; that one is held open."""
     theirs, ours = memory_stream_pair()
@@ -64,7 +66,9 @@ async def accepting(
 
     async def accept() -> None:
         try:
-            async with accept_websocket(ours, path=path, limits=limits or Limits()) as transport:
+            async with accept_websocket(
+                ours, path=path, limits=limits or Limits(), origins=origins
+            ) as transport:
                 result.transport = transport
                 result.decided.set()
                 if transport is not None:
@@ -160,6 +164,122 @@ async def test_paths(served: str, asked: str, found: bool, autojump_clock: MockC
         assert head.split()[1] == ("101" if found else "404")
         await accepted.decided.wait()
         assert (accepted.transport is not None) is found
+
+
+async def test_what_the_handshake_tells(autojump_clock: MockClock) -> None:
+    """For whoever decides about the client: as it came; Host is among the headers."""
+    async with accepting() as (client, accepted):
+        await client.send(request("/a%2Fb?token=x%20y", "streamrpc.1.json", "Cookie: a=b"))
+        await accepted.decided.wait()
+        transport = accepted.transport
+        assert transport is not None
+        assert transport.target == "/a%2Fb?token=x%20y"
+        assert transport.headers["host"] == "localhost"
+        assert transport.headers["cookie"] == "a=b"
+        assert transport.certificate() is None
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+async def test_origins(piece: int, autojump_clock: MockClock) -> None:
+    """403 before the upgrade, whichever path and subprotocol was asked for."""
+    listed = Origins(["https://example.com"])
+    same = "Origin: http://localhost", "origin: https://localhost:443"
+    cases: list[tuple[Origins | None, tuple[str, ...], bool]] = [
+        (None, (), True),
+        (None, same[:1], True),
+        (None, same[1:], True),
+        (None, same, False),
+        (None, ("Origin: http://evil.example",), False),
+        (None, ("Origin:",), False),
+        (None, ("Origin: \xff",), False),
+        (listed, (), True),
+        (listed, ("Origin: https://example.com",), True),
+        (listed, ("Origin: https://example.com",) * 2, False),
+        (listed, same[:1], False),
+        (listed, ("Origin: null",), False),
+    ]
+    for origins, lines, allowed in cases:
+        async with accepting("/served", origins=origins) as (client, accepted):
+            asked = request("/served", "streamrpc.1.msgpack", *lines)
+            if not allowed:
+                asked = request("/", "chat", *lines)
+            for start in range(0, len(asked), piece):
+                await client.send(asked[start : start + piece])
+            head = await client.hear_head()
+            assert head.split()[1] == ("101" if allowed else "403"), lines
+            await accepted.decided.wait()
+            assert (accepted.transport is not None) is allowed
+
+
+async def test_several_hosts(autojump_clock: MockClock) -> None:
+    """What would make one origin or another the same is no request at all."""
+    lines = "Host: evil.example", "Origin: http://evil.example"
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", *lines))
+        await accepted.decided.wait()
+        assert accepted.transport is None
+        assert b" 101 " not in await read_all(client.stream)
+
+
+async def test_a_limit_that_is_lower_for_a_while(autojump_clock: MockClock) -> None:
+    """Twice that without a whole message, and the stream is broken off."""
+    for limit, passes in ((20_000, True), (5_000, False)):
+        async with accepting() as (client, accepted):
+            await client.shake_hands()
+            await accepted.decided.wait()
+            transport = accepted.transport
+            assert transport is not None
+            transport.limit(limit)
+            await client.send_frame(BINARY, b"x", fin=False)
+            for _ in range(15):
+                await client.send_frame(CONTINUATION, bytes(1000), fin=False)
+                await wait_all_tasks_blocked()
+            if passes:
+                transport.limit(1_000_000)
+                await client.send_frame(CONTINUATION, bytes(100_000))
+                assert len(await transport.receive()) == 115_001
+            else:
+                with pytest.raises(RemoteProtocolError, match="without a whole message"):
+                    await transport.receive()
+
+
+async def test_turning_away() -> None:
+    """503, which arrives though nothing was read before; and no longer than a moment."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, turn_away, [listener])
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        for _ in range(5):
+            with pytest.raises(Unavailable, match="503: this server has as many connections as"):
+                async with connect_websocket(url, encoding="json", limits=Limits()):
+                    pytest.fail("the block must not begin")
+        # One that does not go away is hung up on.
+        address = url.removeprefix("ws://").split(":")
+        async with await trio.open_tcp_stream(address[0], int(address[1])) as stream:
+            with trio.fail_after(5):
+                assert b"503" in await read_all(stream)
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await stream.send_all(b"x")
+                        await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_turning_away_who_has_gone_or_has_no_socket(autojump_clock: MockClock) -> None:
+    """Nothing is raised, and the stream is closed."""
+    theirs, ours = memory_stream_pair()
+    await turn_away(ours)
+    assert await theirs.receive_some() == b""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        stream = await trio.open_tcp_stream(*listener.socket.getsockname())
+        accepted = await listener.accept()
+        await stream.aclose()
+        await accepted.send_all(b"x")
+        with suppress(trio.BrokenResourceError):
+            await accepted.receive_some()
+        await turn_away(accepted)
+        assert accepted.socket.fileno() == -1
 
 
 NO_HANDSHAKES = {
@@ -548,7 +668,13 @@ def status(number: int, *headers: str) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {number} Because", *headers, "", ""]).encode()
 
 
-REFUSALS = [(401, Unauthenticated), (403, PermissionDenied), (404, Unavailable), (500, Unavailable)]
+REFUSALS = [
+    (401, Unauthenticated),
+    (403, PermissionDenied),
+    (404, Unavailable),
+    (500, Unavailable),
+    (503, Unavailable),
+]
 
 
 @pytest.mark.parametrize(("number", "kind"), REFUSALS)

@@ -113,6 +113,14 @@ HELLO_TOO_LONG = _connection(
     "R25", "a `hello` with more than 16 KiB of metadata, or more than 64 features",
     "a hello with too much in it", TOO_BIG,
 )  # fmt: skip
+EARLY_BYTES = _connection(
+    "R25", "more than `max_early_bytes` before `authenticate` has let the other side in",
+    "{} bytes from a side that is not known yet, which may send {}", TOO_BIG,
+)  # fmt: skip
+EARLY_FRAMES = _connection(
+    "R25", "more than `max_early_frames` behind a `hello` before `authenticate` has let it in",
+    "{} frames from a side that is not known yet, which may send {}", POLICY,
+)  # fmt: skip
 HELLO_METADATA = _connection(
     "R25", "a `hello` whose metadata is no map of names", "metadata of hello: {}"
 )

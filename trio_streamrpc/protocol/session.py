@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from msgspec import Raw
 
-from trio_streamrpc.errors import Code, LocalProtocolError, RemoteProtocolError
+from trio_streamrpc.errors import Code, LocalProtocolError, RemoteProtocolError, RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol import inbound, reactions
 from trio_streamrpc.protocol.assembly import Assembly
@@ -183,9 +183,9 @@ class Session:
         return self.assembly.bytes
 
     @property
-    def holding(self) -> bool:
-        """Whether something came early, before this side has accepted the other (R25)."""
-        return bool(self._held)
+    def held(self) -> int:
+        """How many frames came early, before this side has accepted the other (R25)."""
+        return len(self._held)
 
     def next_message(self) -> bytes | str | None:
         """What is to be written next, or None if nothing waits."""
@@ -208,10 +208,11 @@ class Session:
             what = f"{breach.what}: {detail}" if detail else breach.what
             raise reactions.BUDGET_SPENT.error(what)
 
-    def fail(self, error: RemoteProtocolError) -> None:
+    def fail(self, error: RpcError) -> None:
         """A connection error: what waits is dropped, and ``goaway`` tells why (R27).
 
-        It is the last thing that is written, whatever is said after it.
+        It is the last thing that is written, whatever is said after it. In the place of
+        :meth:`accept` it refuses the other side (R25): nothing of it was seen, so ``last_id`` is 0.
         """
         if self.failed:
             return

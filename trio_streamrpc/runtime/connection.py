@@ -21,17 +21,18 @@ from trio_streamrpc.errors import (
     ConnectionLost,
     InternalError,
     LocalProtocolError,
+    ProtocolError,
     RemoteProtocolError,
     RpcError,
 )
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.protocol import reactions
-from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
-from trio_streamrpc.protocol.frames import Call, Goaway, Hello, is_absent
+from trio_streamrpc.protocol.endpoint import Endpoint, Side
+from trio_streamrpc.protocol.frames import Call, Goaway, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.calls import EMPTY, serves
 from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
+from trio_streamrpc.runtime.greeting import Greeting
 from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.proxies import Face
 from trio_streamrpc.runtime.writer import LAST_WORD, Writer
@@ -39,6 +40,7 @@ from trio_streamrpc.runtime.writer import LAST_WORD, Writer
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import MethodTable
     from trio_streamrpc.contract.payloads import Payloads
+    from trio_streamrpc.runtime.handshake import Authenticate
     from trio_streamrpc.runtime.interceptors import Interceptor
     from trio_streamrpc.transports.base import Transport
 
@@ -60,6 +62,8 @@ class Connection(Face):
         metadata: Mapping[str, Any] = EMPTY,
         mask_errors: bool = False,
         interceptors: Sequence[Interceptor] = (),
+        authenticate: Authenticate | None = None,
+        since: float | None = None,
     ) -> None:
         self.transport = transport
         self.nursery = nursery
@@ -78,6 +82,9 @@ class Connection(Face):
         self.pausing = 0
         #: What the other side's hello brought along.
         self.metadata: Mapping[str, Any] = EMPTY
+        self._now = trio.lowlevel.current_clock().current_time
+        self._heard = self._now()
+        self.greeting = Greeting(self, authenticate, self._heard if since is None else since)
         self._lost: RpcError | None = None
         #: Set once both sides have said hello, or never will (R25).
         self.greeted = trio.Event()
@@ -87,8 +94,6 @@ class Connection(Face):
         self.wake_writer: Callable[[], None] = self.writer.wake
         #: Where the reader waits for what was said to be written.
         self._brake = Parking()
-        self._now = trio.lowlevel.current_clock().current_time
-        self._heard = self._now()
         self._shutting = False
         #: Set while the transport says goodbye: it is not to be closed by force meanwhile.
         self._parting = False
@@ -96,7 +101,7 @@ class Connection(Face):
         self._last_word: trio.Event | None = None
         on_final = self.caller.on_final
         endpoint_events = (
-            self._on_hello,
+            self.greeting.on_hello,
             self.callee.on_call,
             on_final,
             on_final,
@@ -151,9 +156,10 @@ class Connection(Face):
         """What a call was sent with, over what its connection was opened with."""
         if is_absent(frame.metadata):
             return self.metadata
-        return MappingProxyType({**self.metadata, **self._mapping(frame.metadata)})
+        return MappingProxyType({**self.metadata, **self.mapping(frame.metadata)})
 
-    def _mapping(self, raw: Raw) -> dict[str, Any]:
+    def mapping(self, raw: Raw) -> dict[str, Any]:
+        """Metadata as it travels, decoded. Raises an :exc:`RpcError` for what is none."""
         value: dict[str, Any] = self.payloads.decoder(dict[str, Any])(raw)
         return value
 
@@ -202,16 +208,8 @@ class Connection(Face):
         self.nursery.start_soon(self._read, name="streamrpc reader")
         self.nursery.start_soon(self.writer.run, name="streamrpc writer")
 
-    async def wait_greeted(self) -> None:
-        """Wait until both sides have said hello (R25)."""
-        with trio.move_on_after(self.limits.handshake_timeout):
-            await self.greeted.wait()
-        if not self.greeted.is_set():
-            self.break_off(reactions.NO_HELLO.error(self.limits.handshake_timeout))
-        self.check_open()
-
-    def break_off(self, error: RemoteProtocolError) -> None:
-        """End the connection, since the other side does not keep to the protocol."""
+    def break_off(self, error: RpcError) -> None:
+        """End the connection with that as the last word, since the other side is not wanted."""
         self.endpoint.fail(error)
         self._fail(error)
 
@@ -219,8 +217,9 @@ class Connection(Face):
         endpoint, transport = self.endpoint, self.transport
         limit = self.limits.max_waiting_control_bytes
         try:
+            await self.greeting.take_in()
             while True:
-                self._take_in(await transport.receive())
+                self.take_in(await transport.receive())
                 if endpoint.outbox:
                     self.wake_writer()
                     # R24: who asks and does not read is not listened to any more.
@@ -242,7 +241,7 @@ class Connection(Face):
             self.lose(_closed_here())
             raise
 
-    def _take_in(self, message: bytes | str) -> None:
+    def take_in(self, message: bytes | str) -> None:
         """Act on one message; nothing of it is kept until the next, which may be far off."""
         endpoint, handlers = self.endpoint, self._handlers
         self._heard = now = self._now()
@@ -250,6 +249,15 @@ class Connection(Face):
             handlers[event.kind](event)
         if endpoint.outbox.granted or endpoint.departed:
             self.caller.collect()
+        self.callee.check_idle()
+
+    def let_in(self) -> None:
+        """Say hello to the side that connects, and act on what it has said early (R25)."""
+        events = self.endpoint.accept()
+        self.greeted.set()
+        for event in events:
+            self._handlers[event.kind](event)
+        self.caller.collect()
         self.callee.check_idle()
 
     def on_written(self) -> None:
@@ -270,19 +278,6 @@ class Connection(Face):
 
     # --- events of the connection itself
 
-    def _on_hello(self, frame: Hello) -> None:
-        if not is_absent(frame.metadata):
-            try:
-                self.metadata = MappingProxyType(self._mapping(frame.metadata))
-            except RpcError as error:
-                raise reactions.HELLO_METADATA.error(error.message) from None
-        events: list[Event] = []
-        if self.endpoint.side == "accepting":
-            events = self.endpoint.accept()
-        self.greeted.set()
-        for event in events:
-            self._handlers[event.kind](event)
-
     def _on_goaway(self, frame: Goaway) -> None:
         if frame.code is None:
             self.caller.on_drain()
@@ -294,15 +289,18 @@ class Connection(Face):
             kind = ERRORS_BY_CODE[Code.UNKNOWN]
         if kind is RemoteProtocolError:
             kind = LocalProtocolError
-        self.lose(kind(f"the other side closed the connection: {frame.message[:200]}"))
+        message = frame.message[:200]
+        if self.greeted.is_set() or kind is LocalProtocolError:
+            message = f"the other side closed the connection: {message}"
+        self.lose(kind(message))
 
     # --- the end
 
-    def _fail(self, error: RemoteProtocolError) -> None:
-        """The other side broke the protocol: it is told, and that is the end (R27)."""
+    def _fail(self, error: RpcError) -> None:
+        """The other side broke the protocol, or is refused: it is told, and that is all (R27)."""
         if not self._end(error):
             return
-        self.transport.close_code = error.close_code
+        self.transport.close_code = error.close_code if isinstance(error, ProtocolError) else 1008
         self.transport.close_reason = error.message[:100]
         self._last_word = trio.Event()
         self.nursery.start_soon(self._say_last_word, self._last_word)
@@ -324,6 +322,7 @@ class Connection(Face):
         self.caller.lose(self._lost_error)
         self.callee.ask_all()
         self.callee.check_idle()
+        self.greeting.end()
         self.greeted.set()
         self._closed.set()
         self.writer.release()

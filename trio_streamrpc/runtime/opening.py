@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.limits import Limits
     from trio_streamrpc.protocol.endpoint import Side
+    from trio_streamrpc.runtime.handshake import Authenticate
     from trio_streamrpc.runtime.interceptors import Interceptor
     from trio_streamrpc.transports.base import Transport
 
@@ -35,6 +36,8 @@ class Options(TypedDict):
     metadata: NotRequired[Mapping[str, Any]]
     mask_errors: bool
     interceptors: Sequence[Interceptor]
+    authenticate: NotRequired[Authenticate | None]
+    since: NotRequired[float | None]
 
 
 @asynccontextmanager
@@ -43,7 +46,8 @@ async def run_connection(
 ) -> AsyncIterator[Connection]:
     """Run a connection over a transport for as long as the block lasts.
 
-    Its block begins when both sides have said hello.
+    Its block begins when both sides have said hello. ``authenticate`` decides before that whether
+    the side that connects is let in; the greeting is to be over in time, counted from ``since``.
     """
     if transport.nursery is not None:
         async with run_in(transport.nursery, transport, side, **options) as connection:
@@ -94,7 +98,7 @@ class run_in:  # noqa: N801  # it is called like a function
         self._connection = connection
         connection.start()
         try:
-            await connection.wait_greeted()
+            await connection.greeting.wait()
         except BaseException as error:
             await connection.finish(error)
             raise

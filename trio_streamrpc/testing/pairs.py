@@ -17,6 +17,7 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.memory import open_memory_transports
@@ -32,6 +33,7 @@ async def open_pair(
     serving: object = None,
     interceptors: Sequence[Interceptor] = (),
     client_interceptors: Sequence[Interceptor] = (),
+    authenticate: Authenticate | None = None,
     limits: Limits | None = None,
     client_limits: Limits | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -42,12 +44,14 @@ async def open_pair(
 
     ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
     its own; ``serving`` is what the client's side serves. ``interceptors`` stand around what the
-    service's side serves, ``client_interceptors`` around what the client calls. When the block
-    ends, both sides have.
+    service's side serves, ``client_interceptors`` around what the client calls. ``authenticate``
+    decides about the client, as in ``serve``, by its ``metadata``. When the block ends, both sides
+    have.
     """
     # What is wrong with the arguments is told here, and not by both sides at once.
     payloads_for(encoding, converter)
     MethodTable.of(service)
+    check_authenticate(authenticate)
     interceptors, client_interceptors = checked(interceptors), checked(client_interceptors)
     here, there = open_memory_transports(encoding=encoding)
     async with open_background_nursery() as nursery:
@@ -61,6 +65,7 @@ async def open_pair(
                     serving=service,
                     limits=limits,
                     interceptors=interceptors,
+                    authenticate=authenticate,
                     converter=converter,
                     mask_errors=mask_errors,
                 ) as connection:

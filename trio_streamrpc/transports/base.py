@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import trio
 
@@ -32,6 +33,8 @@ class Transport(trio.abc.AsyncResource):
     remote: str = "?"
     #: The handshake's headers where there was one, names in lower case.
     headers: Mapping[str, str] = {}
+    #: What a client has asked for, where it has asked for anything: path and query, as they came.
+    target: str = ""
     #: When bytes last came in, on Trio's clock, if it can tell sooner than a whole message would.
     last_heard: float = float("-inf")
     #: Why it is to be closed, in WebSocket's numbers; set before ``aclose``, for those who can say.
@@ -51,6 +54,13 @@ class Transport(trio.abc.AsyncResource):
         the same message, before any other, and sends what is left of it.
         """
         return False
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The other end's certificate, verified, as :meth:`ssl.SSLSocket.getpeercert` gives it."""
+        return None
+
+    def limit(self, max_message_bytes: int) -> None:
+        """From now on, hold no more of a message that has not come whole than this allows."""
 
     @abstractmethod
     async def send(self, message: bytes | str) -> None:

@@ -22,6 +22,7 @@ from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.transports.base import Transport, close_by_force
 from trio_streamrpc.transports.lengths import HEADER_BYTES, MessageBuffer
+from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
     OrderlyListener,
     OrderlyStream,
@@ -31,6 +32,7 @@ from trio_streamrpc.transports.sockets import (
     check_context,
     connect_tcp,
     listen_tcp,
+    peer_certificate,
     peer_name,
     start_tls,
 )
@@ -89,6 +91,12 @@ class ByteStreamTransport(Transport):
         self._torn = False
         self._closing = False
         self._closed = trio.Event()
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        return peer_certificate(self._stream)
+
+    def limit(self, max_message_bytes: int) -> None:
+        self._buffer.max_message_bytes = max_message_bytes
 
     def send_nowait(self, message: bytes | str) -> bool:
         if self._socket is None or self._closing or self._torn:
@@ -260,8 +268,9 @@ async def _greet(
         if begun:
             said = f": it answered {begun[:40]!r}"
         else:
-            # A server that takes no such encoding says nothing either.
-            said = ", or takes another encoding: it closed the connection"
+            # A server that takes no such encoding says nothing either, nor one that is full.
+            wants = ", or wants a certificate" if isinstance(stream, trio.SSLStream) else ""
+            said = f", or takes another encoding{wants}, or is full: it closed the connection"
         raise Unavailable(f"{name} is no server of streamrpc{said}")
     return ByteStreamTransport(stream, encoding=encoding, remote=remote, limits=limits, begun=begun)
 
@@ -329,12 +338,18 @@ async def connect_stream(
 
 @asynccontextmanager
 async def accept_stream(
-    stream: trio.abc.Stream, *, path: str, limits: Limits, nursery: trio.Nursery | None = None
+    stream: trio.abc.Stream,
+    *,
+    path: str,
+    limits: Limits,
+    origins: Origins | None = None,
+    nursery: trio.Nursery | None = None,
 ) -> AsyncIterator[ByteStreamTransport | None]:
     """Hear what a client says first on a stream just accepted; None if it is no client of ours.
 
-    ``path`` is what other transports look at: on a byte stream there is one service. ``nursery`` is
-    where the connection's tasks may live, which lasts longer than the block.
+    ``path`` and ``origins`` are what other transports look at: on a byte stream there is one
+    service, and no browser has one. ``nursery`` is where the connection's tasks may live, which
+    lasts longer than the block.
     """
     stream = _orderly(stream)
     transport: ByteStreamTransport | None = None

@@ -22,7 +22,7 @@ class MessageBuffer:
     """What has arrived and was not taken yet, and the messages in it."""
 
     def __init__(self, max_message_bytes: int) -> None:
-        self._max_message_bytes = max_message_bytes
+        self.max_message_bytes = max_message_bytes
         #: What came last, how much of it is used up, and where the message there ends.
         self._data = b""
         self._start = 0
@@ -110,6 +110,6 @@ class MessageBuffer:
 
     def _length(self, header: bytes | bytearray) -> int:
         length = int.from_bytes(header, "big")
-        if length > self._max_message_bytes + MESSAGE_SLACK:
-            raise reactions.MESSAGE_TOO_LONG.error(length, self._max_message_bytes)
+        if length > self.max_message_bytes + MESSAGE_SLACK:
+            raise reactions.MESSAGE_TOO_LONG.error(length, self.max_message_bytes)
         return length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import SplitResult
 
 import trio
@@ -19,6 +20,8 @@ __all__ = [
     "check_context",
     "connect_tcp",
     "listen_tcp",
+    "peer_address",
+    "peer_certificate",
     "peer_name",
     "start_tls",
 ]
@@ -221,10 +224,37 @@ def address_name(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def peer_name(stream: trio.abc.Stream) -> str:
-    """Who is at the other end, for people: ``127.0.0.1:41733``, a path, or ``?``."""
+def _below(stream: trio.abc.Stream) -> trio.abc.Stream:
     while isinstance(stream, trio.SSLStream | OrderlyStream):
         stream = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream.stream
+    return stream
+
+
+def peer_address(stream: trio.abc.Stream) -> str | None:
+    """The IP address at the other end of a stream; None if it has none, or is gone already."""
+    stream = _below(stream)
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return None
+    # A client at a Unix socket has a path for a name, or nothing.
+    return str(name[0]) if isinstance(name, tuple) else None
+
+
+def peer_certificate(stream: trio.abc.Stream) -> dict[str, Any] | None:
+    """The certificate that the other end of a stream has shown, and that was verified."""
+    if not isinstance(stream, trio.SSLStream):
+        return None
+    # An empty one stands for what was shown and not verified.
+    found: dict[str, Any] | None = stream.getpeercert()
+    return found or None
+
+
+def peer_name(stream: trio.abc.Stream) -> str:
+    """Who is at the other end, for people: ``127.0.0.1:41733``, a path, or ``?``."""
+    stream = _below(stream)
     if not isinstance(stream, trio.SocketStream):
         return "?"
     try:

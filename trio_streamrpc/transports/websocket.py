@@ -33,18 +33,28 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
+from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
+    OrderlyStream,
     address_in,
     address_name,
     check_client_context,
     check_context,
     connect_tcp,
     listen_tcp,
+    peer_certificate,
     peer_name,
     start_tls,
 )
 
-__all__ = ["SUBPROTOCOLS", "WebSocketTransport", "accept_websocket", "connect_websocket", "listen"]
+__all__ = [
+    "SUBPROTOCOLS",
+    "WebSocketTransport",
+    "accept_websocket",
+    "connect_websocket",
+    "listen",
+    "turn_away",
+]
 
 #: The default ports are those of HTTP and HTTPS.
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
@@ -64,6 +74,16 @@ RECEIVE_BYTES = 256 * 1024
 
 #: What a server answers a handshake with begins with its status, within so many bytes.
 HEAD_BYTES = 64
+#: … and the whole of what a client asks with: more than trio-websocket takes.
+REQUEST_BYTES = 64 * 1024
+
+#: How long a client that is turned away may take to read why, in seconds.
+FAREWELL = 1.0
+#: What it reads.
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 50\r\n\r\nthis server has as many connections as it accepts\n"
+)
 
 
 class CountedStream(trio.abc.Stream):
@@ -73,35 +93,38 @@ class CountedStream(trio.abc.Stream):
     message without a whole one, and the stream is broken off.
     """
 
-    def __init__(self, stream: trio.abc.Stream, max_unfinished: int) -> None:
-        self._stream = stream
-        self._max_unfinished = max_unfinished
+    def __init__(
+        self, stream: trio.abc.Stream, max_unfinished: int, *, head_bytes: int = HEAD_BYTES
+    ) -> None:
+        self.stream = stream
+        self.max_unfinished = max_unfinished
         self.unfinished = 0
         self.exceeded = False
-        #: The first bytes that came in.
+        #: The first bytes that came in, and how many of them are kept at most.
         self.head = b""
+        self.head_bytes = head_bytes
         self._now = trio.lowlevel.current_clock().current_time
         self.last_heard = self._now()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        await self.stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
+        await self.stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self.unfinished > self._max_unfinished:
+        if self.unfinished > self.max_unfinished:
             self.exceeded = True
             raise trio.BrokenResourceError("too many bytes without a whole message")
-        data = await self._stream.receive_some(max_bytes or RECEIVE_BYTES)
+        data = await self.stream.receive_some(max_bytes or min(RECEIVE_BYTES, self.max_unfinished))
         self.unfinished += len(data)
-        if len(self.head) < HEAD_BYTES:
-            self.head += data[:HEAD_BYTES]
+        if len(self.head) < self.head_bytes:
+            self.head += data[: self.head_bytes]
         self.last_heard = self._now()
         return data
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        await self.stream.aclose()
 
 
 class WebSocketTransport(Transport):
@@ -116,6 +139,7 @@ class WebSocketTransport(Transport):
         remote: str,
         headers: Mapping[str, str],
         close_timeout: float,
+        target: str = "",
     ) -> None:
         self._socket = socket
         self._stream = stream
@@ -123,6 +147,13 @@ class WebSocketTransport(Transport):
         self.encoding = encoding
         self.remote = remote
         self.headers = headers
+        self.target = target
+
+    def certificate(self) -> Mapping[str, Any] | None:
+        return peer_certificate(self._stream.stream)
+
+    def limit(self, max_message_bytes: int) -> None:
+        self._stream.max_unfinished = 2 * max_message_bytes
 
     @property
     def last_heard(self) -> float:  # type: ignore[override]  # read-only here
@@ -254,15 +285,23 @@ async def connect_websocket(
 
 @asynccontextmanager
 async def accept_websocket(
-    stream: trio.abc.Stream, *, path: str, limits: Limits, nursery: trio.Nursery | None = None
+    stream: trio.abc.Stream,
+    *,
+    path: str,
+    limits: Limits,
+    origins: Origins | None = None,
+    nursery: trio.Nursery | None = None,
 ) -> AsyncIterator[WebSocketTransport | None]:
     """Shake hands with a client on a stream just accepted; None if it is no client of ours.
 
-    ``path`` is the one that is served; another is answered with 404, and a client that offers no
-    subprotocol of R3 with 400. ``nursery`` is where the transport's tasks live, which has to last
-    longer than the block; it has one of its own if there is none.
+    ``origins`` says which web pages are answered (by default those on the server's own host); a
+    browser that comes from another is answered with 403. ``path`` is the one that is served;
+    another is answered with 404, and a client that offers no subprotocol of R3 with 400.
+    ``nursery`` is where the transport's tasks live, which has to last longer than the block; it has
+    one of its own if there is none.
     """
-    counted = CountedStream(stream, 2 * limits.max_message_bytes)
+    origins = origins or Origins(encrypted=isinstance(stream, trio.SSLStream))
+    counted = CountedStream(stream, 2 * limits.max_message_bytes, head_bytes=REQUEST_BYTES)
     remote = peer_name(stream)
     try:
         own = open_background_nursery() if nursery is None else nullcontext(nursery)
@@ -271,7 +310,7 @@ async def accept_websocket(
             transport = None
             with trio.move_on_after(limits.handshake_timeout), guard.handshake:
                 try:
-                    transport = await _shake_hands(guard, counted, path, remote, limits)
+                    transport = await _shake_hands(guard, counted, path, origins, remote, limits)
                 except Exception:
                     # Of trio-websocket, or of what it stands on: a client that went away, or that
                     # sent more behind its handshake than it may. It was no client of ours.
@@ -284,7 +323,12 @@ async def accept_websocket(
 
 
 async def _shake_hands(
-    guard: _Guard, stream: CountedStream, path: str, remote: str, limits: Limits
+    guard: _Guard,
+    stream: CountedStream,
+    path: str,
+    origins: Origins,
+    remote: str,
+    limits: Limits,
 ) -> WebSocketTransport | None:
     request = await trio_websocket.wrap_server_stream(
         cast(trio.Nursery, guard),
@@ -292,6 +336,12 @@ async def _shake_hands(
         max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
         receive_buffer_size=None,
     )
+    # trio-websocket keeps this one header to itself.
+    host = _host_in(stream.head)
+    stream.head, stream.head_bytes = b"", 0
+    if not origins.allow(_values_of(request, b"origin"), host):
+        await request.reject(403, body=b"this origin is not allowed\n")
+        return None
     if path not in ("", "/") and _path_of(request) != unquote(path):
         await request.reject(404, body=b"nothing is served at this path\n")
         return None
@@ -306,9 +356,29 @@ async def _shake_hands(
         stream,
         encoding=SUBPROTOCOLS[offered[0]],
         remote=remote,
-        headers=_decoded(request.headers),
+        headers=_decoded([(b"host", host.encode("latin-1")), *request.headers]),
         close_timeout=limits.close_timeout,
+        target=request.path,
     )
+
+
+async def turn_away(stream: trio.abc.Stream) -> None:
+    """Close a stream just accepted, and tell the client why as far as that is cheap.
+
+    That is 503 before anything was read; over TLS it would take a handshake, and nothing is said.
+    """
+    if not isinstance(stream, trio.SocketStream):
+        await trio.aclose_forcefully(stream)
+        return
+    with trio.move_on_after(FAREWELL):
+        try:
+            await stream.send_all(FULL)
+        except trio.BrokenResourceError:
+            pass
+        else:
+            # What the client asks is read and dropped, or it would not get to see the answer.
+            await OrderlyStream(stream).aclose()
+    await trio.aclose_forcefully(stream)
 
 
 async def listen(
@@ -338,10 +408,28 @@ def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
     found = re.match(rb"HTTP/1\.[01] (\d{3})", head)
     status = int(found[1]) if found is not None else 101
     if status == 101:
+        if url.startswith("wss:") and not head:
+            # It does not send what TLS has against a client.
+            return Unavailable(
+                f"{url} closed the connection without a word: it may want a certificate, or be full"
+            )
         return Unavailable(f"{url} is no server of streamrpc: {error or 'it broke the handshake'}")
     kinds: dict[int, type[RpcError]] = {401: Unauthenticated, 403: PermissionDenied}
     message = f"{url} refused the connection with HTTP status {status}"
     return kinds.get(status, Unavailable)(f"{message}: {said}" if said else message)
+
+
+def _values_of(request: trio_websocket.WebSocketRequest, header: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in request.headers if name.lower() == header]
+
+
+def _host_in(head: bytes) -> str:
+    """What the ``Host`` line of a request says; nothing, if there is not exactly one."""
+    found = _HOST_LINE.findall(head.partition(b"\r\n\r\n")[0])
+    return found[0].decode("latin-1") if len(found) == 1 else ""
+
+
+_HOST_LINE = re.compile(rb"(?im)^host:[ \t]*([^\r\n]*?)[ \t]*\r?$")
 
 
 def _path_of(request: trio_websocket.WebSocketRequest) -> str:
