@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
+from tests.end_to_end.innocent import Beside
+
 FILES = "/proc/self/fd"
 
 
@@ -36,6 +38,13 @@ async def baseline() -> AsyncIterator[None]:
     assert tasks_living() <= tasks
     left = {number: name for number, name in descriptors().items() if number not in before}
     assert len(descriptors()) <= len(before), f"left open: {left}"
+
+
+@pytest.fixture(params=["ws-msgpack", "ws-json", "tcp-msgpack", "tcp-json"])
+def beside(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Beside:
+    """For hostile cases: servers with an innocent client, which has to be served throughout."""
+    kind, encoding = request.param.split("-")
+    return Beside(kind, encoding, caplog)
 
 
 def tasks_living() -> int:

@@ -148,7 +148,7 @@ async def test_a_connection_error_is_told_with_its_code(caplog: pytest.LogCaptur
     async with beside_an_innocent(caplog) as (server, _):
         for _ in range(10):
             async with raw_client(server.url) as raw:
-                await raw.greets("streamrpc.1.json")
+                await raw.greets("json")
                 await raw.says({"type": "end", "id": 99})
                 goaway = await raw.hears()
                 assert goaway["type"] == "goaway"

@@ -427,6 +427,18 @@ async def test_the_last_word_is_not_waited_for_longer_than_a_second(
     assert trio.current_time() - start <= 1.0
 
 
+async def test_a_last_word_that_cannot_be_said_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """R27: the other side broke the protocol, and is not there to hear of it."""
+    start = trio.current_time()
+    with pytest.raises(RemoteProtocolError):
+        async with open_against() as (connection, peer):
+            await peer.says({"type": "end", "id": 99})
+            await peer.transport.aclose()
+            await connection.wait_closed()
+            connection.check_open()
+    assert trio.current_time() == start
+
+
 async def test_nothing_of_the_peer_is_kept_at_length(autojump_clock: MockClock) -> None:
     """R27: the goaway's text, and what is raised from it, are short."""
     async with open_against() as (connection, peer):
