@@ -124,6 +124,18 @@ async def test_a_message_that_is_much_too_long(beside: Beside) -> None:
             is_told(scene, ending, "PROTOCOL_ERROR", 1009)
 
 
+@pytest.mark.parametrize("beside", ["ws-json", "tcp-json"], indirect=True)
+async def test_a_limit_counts_bytes_and_not_characters(beside: Beside) -> None:
+    """R28: 9,000 characters of three bytes are more than 20,000 bytes."""
+    for count in (6_000, 9_000):
+        async with beside() as scene, scene.greeted() as raw:
+            await raw.send_message('[{"type":"x-ray","of":"' + "\u20ac" * count + '"}]')
+            if count == 6_000:
+                await serves_on(raw)
+                continue
+            is_told(scene, await ends(raw), "PROTOCOL_ERROR", 1009)
+
+
 def padded(encoding: str, length: int) -> bytes | str:
     """A ping of an unknown kind that is to be ignored, and so many bytes long (R4)."""
     if encoding == "json":

@@ -149,10 +149,16 @@ class RawSocket(RawPeer):
 
     async def shake_hands(self, protocol: str = "streamrpc.1.msgpack", path: str = "/") -> None:
         """As a client."""
-        self.encoding = protocol.rpartition(".")[2]
-        await self.send(request(path, protocol))
-        head = await self.hear_head()
+        head = await self.asks(protocol=protocol, path=path)
         assert head.startswith("HTTP/1.1 101 "), head
+
+    async def asks(
+        self, *headers: str, protocol: str = "streamrpc.1.msgpack", path: str = "/"
+    ) -> str:
+        """As a client: the head of what the server answers."""
+        self.encoding = protocol.rpartition(".")[2]
+        await self.send(request(path, protocol, *headers))
+        return await self.hear_head()
 
     async def take_hand(self, protocol: str | None = "") -> None:
         """As a server."""

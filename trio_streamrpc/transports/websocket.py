@@ -61,6 +61,10 @@ URL_CHARACTERS = "/!$%&'()*+,-.:;=?@_~"
 #: be two reads for a message that is a little longer than that.
 RECEIVE_BYTES = 256 * 1024
 
+#: How much of a handshake is read at once, at most: that it is too long (16 KiB, in h11) is found
+#: only between two reads.
+HANDSHAKE_BYTES = 16 * 1024
+
 #: What a server answers a handshake with begins with its status, within so many bytes.
 HEAD_BYTES = 64
 
@@ -77,6 +81,8 @@ class CountedStream(trio.abc.Stream):
         self._max_unfinished = max_unfinished
         self.unfinished = 0
         self.exceeded = False
+        #: How much is read at once.
+        self.receive_bytes = HANDSHAKE_BYTES
         #: The first bytes that came in.
         self.head = b""
         self._now = trio.lowlevel.current_clock().current_time
@@ -92,7 +98,7 @@ class CountedStream(trio.abc.Stream):
         if self.unfinished > self._max_unfinished:
             self.exceeded = True
             raise trio.BrokenResourceError("too many bytes without a whole message")
-        data = await self._stream.receive_some(max_bytes or RECEIVE_BYTES)
+        data = await self._stream.receive_some(max_bytes or self.receive_bytes)
         self.unfinished += len(data)
         if len(self.head) < HEAD_BYTES:
             self.head += data[:HEAD_BYTES]
@@ -118,6 +124,8 @@ class WebSocketTransport(Transport):
     ) -> None:
         self._socket = socket
         self._stream = stream
+        # It stands on a handshake that is done.
+        stream.receive_bytes = RECEIVE_BYTES
         self._close_timeout = close_timeout
         self.encoding = encoding
         self.remote = remote
