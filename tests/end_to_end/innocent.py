@@ -26,6 +26,7 @@ __all__ = [
     "OVER_TCP",
     "OVER_WEBSOCKET",
     "PATIENCE",
+    "RAW",
     "Beside",
     "Scene",
     "Target",

@@ -266,3 +266,20 @@ async def test_metadata_that_is_none(beside: Beside) -> None:
             assert answer["type"] == ("result" if id == 5 else "error")
             assert id == 5 or answer["error"]["code"] == "INVALID_ARGUMENT"
         await serves_on(raw)
+
+
+@pytest.mark.parametrize("code", [None, "ABORTED", "PROTOCOL_ERROR", "\n\x1b[31m\u202e" * 100])
+async def test_a_goodbye_with_words_of_its_own(code: str | None, beside: Beside) -> None:
+    """R27: what runs is ended, and nothing of the words is in the log as it came."""
+    goodbye = {"type": "goaway", "message": "\n\x1b[31m evil \u202e " * 500}
+    async with beside(limits=LIMITS) as scene, scene.greeted() as raw:
+        await raw.says({"type": "call", "id": 1, "method": "wait"})
+        await scene.service.wait_running(2)
+        await raw.says(goodbye if code is None else {**goodbye, "code": code})
+        if code is None:
+            # It only says that it takes no more calls.
+            await serves_on(raw)
+            return
+        ending = await ends(raw)
+        assert ending.goaway is None
+        await scene.service.wait_ended()
