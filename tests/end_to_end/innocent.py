@@ -19,6 +19,7 @@ from tests.transports.rawpeer import Ending, RawPeer
 from tests.transports.rawsocket import RawSocket
 from tests.transports.rawstream import RawStream
 from trio_streamrpc import Connection, Limits, Server, connect, rpc
+from trio_streamrpc.protocol.codecs import Encoding
 
 __all__ = [
     "EACH_TRANSPORT",
@@ -125,7 +126,7 @@ class Scene:
     #: The server's end of the innocent's connection.
     innocents: Connection
     kind: str
-    encoding: str
+    encoding: Encoding
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[RawPeer]:
@@ -156,11 +157,11 @@ class Scene:
 
 @asynccontextmanager
 async def beside_an_innocent(
-    kind: str, encoding: Any, service: Any = None, limits: Limits = LIMITS
+    kind: str, encoding: Encoding, service: Any = None, limits: Limits = LIMITS, **options: Any
 ) -> AsyncIterator[Scene]:
     """A server, and a client that is served for as long as the block lasts, and after it."""
     service = Target() if service is None else service
-    async with serving(service, f"{kind}://127.0.0.1:0", limits=limits) as server:
+    async with serving(service, f"{kind}://127.0.0.1:0", limits=limits, **options) as server:
         async with connect(server.url, encoding=encoding) as connection:
             innocent = Innocent(connection)
             [innocents] = server.connections
@@ -186,7 +187,7 @@ class Beside:
 
     def __init__(self, kind: str, encoding: str, caplog: pytest.LogCaptureFixture) -> None:
         self.kind = kind
-        self.encoding = encoding
+        self.encoding: Encoding = "json" if encoding == "json" else "msgpack"
         self._caplog = caplog
         caplog.set_level(logging.DEBUG, "trio_streamrpc")
 
@@ -197,11 +198,14 @@ class Beside:
         limits: Limits = LIMITS,
         *,
         logged: Callable[[logging.LogRecord], bool] | None = None,
+        **options: Any,
     ) -> AsyncIterator[Scene]:
         """A scene; ``logged`` tells which warnings and errors belong to it."""
         # A test that waits for what does not come shall fail, and not stand still.
         with trio.fail_after(30):
-            async with beside_an_innocent(self.kind, self.encoding, service, limits) as scene:
+            async with beside_an_innocent(
+                self.kind, self.encoding, service, limits, **options
+            ) as scene:
                 yield scene
         check_log(self._caplog, logged)
 

@@ -139,6 +139,7 @@ async def test_a_black_hole(ways: tuple[str, ...], beside: Beside) -> None:
     async with beside(limits=IMPATIENT) as scene, relaying(scene.server.url) as relay:
         with trio.fail_after(10):
             caught = None
+            start = trio.current_time()
             try:
                 async with connect(
                     relay.url, encoding=scene.encoding, limits=IMPATIENT
