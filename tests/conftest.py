@@ -1,7 +1,8 @@
 """How much is tried: a part by default, all of it where there is time.
 
 Hypothesis searches for long with ``HYPOTHESIS_PROFILE=long``, or ``--hypothesis-profile=long``,
-which wins. What goes through every byte, or through a million frames, does so with ``--full``.
+which wins. What goes through every byte, or through a million frames, does so with ``--full``, and
+nothing else is run then.
 """
 
 import os
@@ -20,8 +21,17 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--full", action="store_true", help="every byte, and a million frames: takes its time"
+        "--full",
+        action="store_true",
+        help="only what otherwise is tried in part (every byte, a million frames), and in full",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        chosen = [item for item in items if "full" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
 
 
 @pytest.fixture

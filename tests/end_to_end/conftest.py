@@ -44,7 +44,8 @@ async def baseline() -> AsyncIterator[None]:
 def beside(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Beside:
     """For hostile cases: servers with an innocent client, which has to be served throughout."""
     kind, encoding = request.param.split("-")
-    return Beside(kind, encoding, caplog)
+    limit = 600 if request.config.getoption("--full") else 30
+    return Beside(kind, encoding, caplog, limit)
 
 
 def tasks_living() -> int:

@@ -185,10 +185,13 @@ class Beside:
     fixture ``baseline`` then looks at tasks and file descriptors.
     """
 
-    def __init__(self, kind: str, encoding: str, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self, kind: str, encoding: str, caplog: pytest.LogCaptureFixture, limit: float
+    ) -> None:
         self.kind = kind
         self.encoding: Encoding = "json" if encoding == "json" else "msgpack"
         self._caplog = caplog
+        self._limit = limit
         caplog.set_level(logging.DEBUG, "trio_streamrpc")
 
     @asynccontextmanager
@@ -202,7 +205,7 @@ class Beside:
     ) -> AsyncIterator[Scene]:
         """A scene; ``logged`` tells which warnings and errors belong to it."""
         # A test that waits for what does not come shall fail, and not stand still.
-        with trio.fail_after(30):
+        with trio.fail_after(self._limit):
             async with beside_an_innocent(
                 self.kind, self.encoding, service, limits, **options
             ) as scene:

@@ -78,6 +78,23 @@ async def test_what_cannot_be_decoded(made: bytes | str, beside: Beside) -> None
         assert ending.goaway["message"].startswith("message cannot be decoded: ")
 
 
+@pytest.mark.parametrize("kind", ["unknown", "x-unknown"])
+async def test_an_unknown_kind(kind: str, beside: Beside) -> None:
+    """R4: one that is reserved is a connection error, any other is ignored."""
+    number = 63 if kind == "unknown" else 64
+    made: bytes | str = b"\x91\x92" + bytes([number]) + b"\xaa\n\x1b[31mevil"
+    if beside.encoding == "json":
+        made = '[{"type":"' + kind + '","\\n\\u001b[31m":"evil"}]'
+    async with beside() as scene, scene.greeted() as raw:
+        if kind == "unknown":
+            ending = await breaks_the_rules(scene, raw, made, 1002)
+            assert ending.goaway is not None
+            assert ending.goaway["message"].startswith("unknown kind of frame ")
+        else:
+            await raw.send_message(made)
+            await serves_on(raw)
+
+
 async def test_text_that_is_no_utf8(beside: Beside) -> None:
     """R28: where WebSocket finds it, it hangs up without a word; our own layers say why."""
     async with beside() as scene, scene.greeted() as raw:
