@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -95,6 +97,31 @@ async def test_an_unknown_kind_before_hello_is_ignored(beside: Beside) -> None:
         await raw.send_message(unknown)
         await raw.says(HELLO)
         assert (await raw.hears())["type"] == "hello"
+
+
+async def test_nothing_of_a_start_is_in_the_log_as_it_came(
+    beside: Beside, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is told to people is escaped and short; the fixture looks at the log."""
+    evil = "\u00e9\u202e\n\x1b[31m" * 200
+    frames: list[dict[str, Any]] = [
+        {"type": evil, "id": 1},
+        {**HELLO, "limits": {evil: 1, "max_calls": evil}},
+        {**HELLO, "metadata": [evil]},
+        {"type": "goaway", "code": evil, "message": evil},
+    ]
+    for each in frames:
+        async with beside() as scene, scene.connected() as raw:
+            await raw.shakes_hands(scene.encoding)
+            if each["type"] != evil:
+                await raw.says(each)
+            elif scene.encoding == "json":
+                await raw.send_message(json.dumps([each]))
+            else:
+                await raw.send_message(msgspec.msgpack.encode([[evil, 1]]))
+            assert (await ends(raw)).goaway is not None
+    refused = [each.getMessage() for each in caplog.records if "refused" in each.getMessage()]
+    assert len(refused) == len(frames)
 
 
 @pytest.mark.parametrize("said", ["nothing", "half of a hello"])
@@ -249,7 +276,8 @@ async def test_metadata_of_10000_keys(beside: Beside) -> None:
     """It is refused by its length, and not read."""
     async with beside(limits=Limits(close_timeout=1)) as scene, scene.greeted() as raw:
         metadata = {f"key {number}": "value" for number in range(10_000)}
-        await raw.says({"type": "call", "id": 1, "method": "add", "metadata": metadata})
+        call = {"type": "call", "id": 1, "method": "add", "args": [1, 2]}
+        await raw.says({**call, "metadata": metadata})
         with trio.fail_after(PATIENCE):
             assert (await raw.hears())["error"]["code"] == "INVALID_ARGUMENT"
         await serves_on(raw)

@@ -19,7 +19,7 @@ from tests.end_to_end.innocent import (
 )
 from tests.end_to_end.network import SHORT, until
 from tests.transports.rawpeer import Ending, RawPeer
-from tests.transports.rawsocket import CLOSE, RawSocket
+from tests.transports.rawsocket import CLOSE, PING, TEXT, RawSocket, frame
 from trio_streamrpc import (
     Connection,
     ConnectionLost,
@@ -414,6 +414,31 @@ async def test_closing_in_order_waits_for_the_servers_goodbye(hostile: Hostile) 
     async with hostile(behave):
         pass
     assert over == []
+
+
+@OVER_WEBSOCKET
+@pytest.mark.parametrize("what", ["a ping", "a message", "another close", "garbage"])
+async def test_what_a_server_says_behind_its_close(what: str, hostile: Hostile) -> None:
+    """Known to raise in the library's reader: the connection is over, and that is all."""
+    behind = {
+        "a ping": frame(PING, b"x", mask=False),
+        "a message": frame(TEXT, b"[]", mask=False),
+        "another close": frame(CLOSE, mask=False),
+        "garbage": b"\xff" * 100,
+    }
+
+    async def behave(raw: RawPeer) -> None:
+        assert isinstance(raw, RawSocket)
+        await raw.hears("call")
+        await raw.send_frame(CLOSE, b"\x03\xe8")
+        heard = await raw.hear_frame()
+        while heard.opcode != CLOSE:
+            heard = await raw.hear_frame()
+        await raw.send(behind[what])
+
+    with pytest.raises(ConnectionLost, match="closed with code 1000"):
+        async with hostile(behave) as connection:
+            await connection.call("wait")
 
 
 @OVER_WEBSOCKET
