@@ -378,6 +378,19 @@ ANSWERS: dict[str, tuple[bytes, bytes, float]] = {
     "no HTTP": (b"220 smtp.example.org ESMTP\r\n", b"", 0),
     "garbage": (bytes(range(256)), bytes(1000), 0),
     "no word": (b"", b"", 0),
+    "bytes that are not ASCII in every header": (
+        (
+            b"HTTP/1.1 101 \xff\r\nUpgrade: \xff\r\nConnection: \xff\r\n"
+            b"Sec-WebSocket-Accept: \xff\r\nSec-WebSocket-Protocol: \xff\r\nX: \xff\r\n\r\n"
+        ),
+        b"",
+        0,
+    ),
+    "a rejection that is not ASCII": (
+        b"HTTP/1.1 403 \xff\r\nX: \xff\r\nContent-Length: 4\r\n\r\n\xff\x1b[m",
+        b"",
+        0,
+    ),
 }
 
 
