@@ -75,9 +75,14 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Much of everything, and nothing may grow; arguments after ``--`` go to it."""
-    session.install("-e", ".")
+    """Much of everything, and nothing may grow; arguments after ``--`` go to the benchmark.
+
+    Without any, what the tests only try a part of is tried in full as well.
+    """
+    session.install("-e", ".", *group("test"))
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
+    if not session.posargs:
+        session.run("pytest", "--full")
 
 
 @nox.session

@@ -1,10 +1,13 @@
-"""How long Hypothesis searches: ``quick`` by default, ``long`` where there is time.
+"""How much is tried: a part by default, all of it where there is time.
 
-``HYPOTHESIS_PROFILE=long`` chooses, and so does ``--hypothesis-profile=long``, which wins.
+Hypothesis searches for long with ``HYPOTHESIS_PROFILE=long``, or ``--hypothesis-profile=long``,
+which wins. What goes through every byte, or through a million frames, does so with ``--full``, and
+nothing else is run then.
 """
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline: how long an example takes says more about the machine than about the code.
@@ -14,3 +17,24 @@ _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[Health
 settings.register_profile("quick", _COMMON, derandomize=True, max_examples=100)
 settings.register_profile("long", _COMMON, max_examples=5_000, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="only what otherwise is tried in part (every byte, a million frames), and in full",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        chosen = [item for item in items if "full" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether there is time for all of it."""
+    return bool(request.config.getoption("--full"))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.end_to_end.innocent import Beside
 from tests.end_to_end.openers import OPENERS, Opener
 from trio_streamrpc import Connection
 
@@ -44,6 +45,14 @@ async def baseline() -> AsyncIterator[None]:
     assert tasks_living() <= tasks
     left = {number: name for number, name in descriptors().items() if number not in before}
     assert len(descriptors()) <= len(before), f"left open: {left}"
+
+
+@pytest.fixture(params=["ws-msgpack", "ws-json", "tcp-msgpack", "tcp-json"])
+def beside(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Beside:
+    """For hostile cases: servers with an innocent client, which has to be served throughout."""
+    kind, encoding = request.param.split("-")
+    limit = 600 if request.config.getoption("--full") else 30
+    return Beside(kind, encoding, caplog, limit)
 
 
 def tasks_living() -> int:

@@ -68,22 +68,40 @@ class Relay:
         self._piece = piece
         #: How many bytes went by each way.
         self.passed = {"up": 0, "down": 0}
-        #: While it is not set, nothing passes: a black hole.
-        self.open = trio.Event()
-        self.open.set()
+        #: While it is not set, nothing passes that way: a black hole.
+        self._open = {"up": trio.Event(), "down": trio.Event()}
+        self.open()
+        self._streams: set[trio.SocketStream] = set()
         self.url = ""
 
-    def close(self) -> None:
-        """From now on nothing passes either way, and nobody is told."""
-        self.open = trio.Event()
+    def close(self, *ways: str) -> None:
+        """From now on nothing passes that way, or either way, and nobody is told."""
+        for way in ways or ("up", "down"):
+            self._open[way] = trio.Event()
+
+    def open(self) -> None:
+        """What was held back passes, and all that comes after it."""
+        for each in self._open.values():
+            each.set()
+
+    def reset(self) -> bool:
+        """Both sides get a reset, now; False if there are none."""
+        streams = list(self._streams)
+        for each in streams:
+            reset(each)
+        return bool(streams)
 
     async def handle(self, client: trio.SocketStream) -> None:
         async with await trio.open_tcp_stream(*self._target) as server:
             for each in (client, server):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass, "up", client, server, nursery)
-                nursery.start_soon(self._pass, "down", server, client, nursery)
+            self._streams |= {client, server}
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._pass, "up", client, server, nursery)
+                    nursery.start_soon(self._pass, "down", server, client, nursery)
+            finally:
+                self._streams -= {client, server}
 
     async def _pass(
         self,
@@ -97,7 +115,7 @@ class Relay:
             while cut is None or self.passed[way] < cut:
                 room = 65536 if cut is None else cut - self.passed[way]
                 data = await source.receive_some(room)
-                await self.open.wait()
+                await self._open[way].wait()
                 if not data:
                     await sink.send_eof()
                     return

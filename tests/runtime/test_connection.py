@@ -12,7 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.protocol.wire import BOTH, message
+from tests.protocol.wire import BOTH, message, read
+from tests.runtime.ends import quiet
 from tests.runtime.peer import HELLO, Peer, open_against
 from tests.service import Service
 from trio_streamrpc import (
@@ -425,6 +426,49 @@ async def test_the_last_word_is_not_waited_for_longer_than_a_second(
         await peer.transport.send(b"\xc1")
         await connection.wait_closed()
     assert trio.current_time() - start <= 1.0
+
+
+async def test_a_last_word_that_cannot_be_said_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """R27: the other side broke the protocol, and is not there to hear of it."""
+    start = trio.current_time()
+    with pytest.raises(RemoteProtocolError):
+        async with open_against() as (connection, peer):
+            await peer.says({"type": "end", "id": 99})
+            await peer.transport.aclose()
+            await connection.wait_closed()
+            connection.check_open()
+    assert trio.current_time() == start
+
+
+async def test_there_is_no_last_word_once_writing_has_failed(autojump_clock: MockClock) -> None:
+    """R27: the other side was found to break the protocol after it had stopped to listen."""
+
+    class Deaf(MemoryTransport):
+        async def send(self, message: bytes | str) -> None:
+            if frames := [each["type"] for each in read(message) if each["type"] != "hello"]:
+                raise ConnectionLost(f"nobody listens to {frames}")
+            await super().send(message)
+
+        sends_nowait = False
+
+    here, there = open_memory_transports(capacity=10)
+    deaf = Deaf(here._sender, here._receiver, "msgpack")
+    peer = Peer(there)
+    with pytest.raises(RemoteProtocolError):
+        async with open_background_nursery() as nursery:
+            nursery.start_soon(peer.greets)
+            async with open_connection(deaf, "accepting", serving=Service()) as connection:
+                await peer.says({"type": "call", "id": 1, "method": "add"})
+                await quiet()
+                start = trio.current_time()
+                await peer.says({"type": "end", "id": 99})
+                await connection.wait_closed()
+                assert trio.current_time() == start
+                with pytest.raises(ConnectionLost):
+                    while True:
+                        await there.receive()
+                assert trio.current_time() == start
+                connection.check_open()
 
 
 async def test_nothing_of_the_peer_is_kept_at_length(autojump_clock: MockClock) -> None:

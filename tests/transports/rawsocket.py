@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import trio
 
-from tests.protocol.wire import message, read
+from tests.transports.rawpeer import Ending, RawPeer
 
 __all__ = [
     "BINARY",
@@ -72,32 +72,16 @@ class Heard:
         return int.from_bytes(self.payload[:2], "big")
 
 
-class RawSocket:
-    """One end of a byte stream that speaks WebSocket, and frames of the protocol in it."""
+class RawSocket(RawPeer):
+    """One end of a byte stream that speaks WebSocket."""
 
-    def __init__(self, stream: trio.abc.Stream, *, client: bool = True) -> None:
-        self.stream = stream
-        self.client = client
-        self.encoding = "msgpack"
-        self._buffer = b""
-        self._waiting: list[dict[str, Any]] = []
+    #: The close frame that was heard.
+    closed: Heard | None = None
 
-    # --- bytes
-
-    async def send(self, data: bytes) -> None:
-        await self.stream.send_all(data)
+    # --- frames
 
     async def send_frame(self, opcode: int, payload: bytes = b"", *, fin: bool = True) -> None:
         await self.send(frame(opcode, payload, fin=fin, mask=self.client))
-
-    async def _need(self, count: int) -> bytes:
-        while len(self._buffer) < count:
-            data = await self.stream.receive_some()
-            if not data:
-                raise EOFError
-            self._buffer += data
-        taken, self._buffer = self._buffer[:count], self._buffer[count:]
-        return taken
 
     async def hear_head(self) -> str:
         """The lines of an HTTP message, until the empty one."""
@@ -128,14 +112,53 @@ class RawSocket:
         except (EOFError, trio.BrokenResourceError):
             return frames
 
+    # --- messages
+
+    def made(self, message: bytes | str) -> bytes:
+        if isinstance(message, str):
+            return frame(TEXT, message.encode(), mask=self.client)
+        return frame(BINARY, message, mask=self.client)
+
+    async def hear_message(self) -> bytes | str:
+        while True:
+            heard = await self.hear_frame()
+            if heard.opcode == BINARY:
+                return heard.payload
+            if heard.opcode == TEXT:
+                return heard.payload.decode()
+            if heard.opcode == CLOSE:
+                self.closed = heard
+                raise EOFError(f"closed with {heard.close_code}")
+
+    async def hears_the_end(self) -> Ending:
+        ending = await super().hears_the_end()
+        if self.closed is not None:
+            ending.close_code = self.closed.close_code
+            with suppress(trio.BrokenResourceError):
+                await self.send_frame(CLOSE, self.closed.payload)
+            assert await self.hear_the_end() == []
+        return ending
+
     # --- handshakes
+
+    async def shakes_hands(self, encoding: str = "msgpack") -> None:
+        await self.shake_hands(f"streamrpc.1.{encoding}")
+
+    async def takes_hand(self) -> None:
+        await self.take_hand()
 
     async def shake_hands(self, protocol: str = "streamrpc.1.msgpack", path: str = "/") -> None:
         """As a client."""
-        self.encoding = protocol.rpartition(".")[2]
-        await self.send(request(path, protocol))
-        head = await self.hear_head()
+        head = await self.asks(protocol=protocol, path=path)
         assert head.startswith("HTTP/1.1 101 "), head
+
+    async def asks(
+        self, *headers: str, protocol: str = "streamrpc.1.msgpack", path: str = "/"
+    ) -> str:
+        """As a client: the head of what the server answers."""
+        self.encoding = protocol.rpartition(".")[2]
+        await self.send(request(path, protocol, *headers))
+        return await self.hear_head()
 
     async def take_hand(self, protocol: str | None = "") -> None:
         """As a server."""
@@ -155,33 +178,3 @@ class RawSocket:
             lines.append(f"Sec-WebSocket-Protocol: {protocol or offered[1]}")
         self.encoding = offered[1].rpartition(".")[2]
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode())
-
-    # --- frames of the protocol
-
-    async def says(self, *frames: dict[str, Any]) -> None:
-        made = message(self.encoding, *frames)
-        if isinstance(made, str):
-            await self.send_frame(TEXT, made.encode())
-        else:
-            await self.send_frame(BINARY, made)
-
-    async def hears(self, *kinds: str) -> dict[str, Any]:
-        """The next frame of the protocol of one of these kinds, or of any."""
-        while True:
-            while self._waiting:
-                found = self._waiting.pop(0)
-                if not kinds or found["type"] in kinds:
-                    return found
-            heard = await self.hear_frame()
-            if heard.opcode == BINARY:
-                self._waiting = read(heard.payload)
-            elif heard.opcode == TEXT:
-                self._waiting = read(heard.payload.decode())
-            elif heard.opcode == CLOSE:
-                raise EOFError(f"closed with {heard.close_code}")
-
-    async def greets(self, protocol: str = "streamrpc.1.msgpack") -> None:
-        """As a client: both handshakes."""
-        await self.shake_hands(protocol)
-        await self.says({"type": "hello", "version": 1})
-        assert (await self.hears())["type"] == "hello"

@@ -332,7 +332,7 @@ class Connection(Face):
         try:
             with trio.move_on_after(LAST_WORD):
                 self.wake_writer()
-                while not self.writer.idle:
+                while not (self.writer.idle or self.writer.broken):
                     await self.writer.next_flush()
                 await self.transport.aclose()
             await trio.aclose_forcefully(self.transport)

@@ -38,6 +38,8 @@ class Writer:
         self._unsent: bytes | str | None = None
         #: When the message began that is being written now, on Trio's clock.
         self.since: float | None = None
+        #: Whether the transport takes no more messages.
+        self.broken = False
         self._flushed: trio.Event | None = None
 
     def wake(self) -> None:
@@ -96,6 +98,10 @@ class Writer:
                 connection.on_written()
         except ConnectionLost as error:
             self.since = None
+            self.broken = True
+            if not connection.alive:
+                # Who waits to have said a last word waits in vain.
+                self.release()
             # What had arrived by then is still to be read: it is the reader that finds the end.
             with trio.move_on_after(LAST_WORD):
                 await connection.wait_closed()
@@ -106,6 +112,7 @@ class Writer:
     def _fail(self, error: Exception) -> None:
         """A fault of this library, or of a transport."""
         self.since = None
+        self.broken = True
         LOGGER.error("the connection with %s failed", self._connection.remote, exc_info=error)
         self._connection.lose(InternalError(f"the connection failed: {type(error).__name__}"))
 

@@ -72,6 +72,10 @@ URL_CHARACTERS = "/!$%&'()*+,-.:;=?@_~"
 #: be two reads for a message that is a little longer than that.
 RECEIVE_BYTES = 256 * 1024
 
+#: How much of a handshake is read at once, at most: that it is too long (16 KiB, in h11) is found
+#: only between two reads.
+HANDSHAKE_BYTES = 16 * 1024
+
 #: What a server answers a handshake with begins with its status, within so many bytes.
 HEAD_BYTES = 64
 #: … and the whole of what a client asks with: more than trio-websocket takes.
@@ -100,6 +104,8 @@ class CountedStream(trio.abc.Stream):
         self.max_unfinished = max_unfinished
         self.unfinished = 0
         self.exceeded = False
+        #: How much is read at once.
+        self.receive_bytes = HANDSHAKE_BYTES
         #: The first bytes that came in, and how many of them are kept at most.
         self.head = b""
         self.head_bytes = head_bytes
@@ -116,7 +122,9 @@ class CountedStream(trio.abc.Stream):
         if self.unfinished > self.max_unfinished:
             self.exceeded = True
             raise trio.BrokenResourceError("too many bytes without a whole message")
-        data = await self.stream.receive_some(max_bytes or min(RECEIVE_BYTES, self.max_unfinished))
+        data = await self.stream.receive_some(
+            max_bytes or min(self.receive_bytes, self.max_unfinished)
+        )
         self.unfinished += len(data)
         if len(self.head) < self.head_bytes:
             self.head += data[: self.head_bytes]
@@ -143,6 +151,8 @@ class WebSocketTransport(Transport):
     ) -> None:
         self._socket = socket
         self._stream = stream
+        # It stands on a handshake that is done.
+        stream.receive_bytes = RECEIVE_BYTES
         self._close_timeout = close_timeout
         self.encoding = encoding
         self.remote = remote
