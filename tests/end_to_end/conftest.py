@@ -51,7 +51,7 @@ async def baseline() -> AsyncIterator[None]:
 def beside(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Beside:
     """For hostile cases: servers with an innocent client, which has to be served throughout."""
     kind, encoding = request.param.split("-")
-    limit = 600 if request.config.getoption("--full") else 30
+    limit = 600 if request.config.getoption("--full") else 60
     return Beside(kind, encoding, caplog, limit)
 
 

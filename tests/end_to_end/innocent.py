@@ -51,7 +51,7 @@ LIMITS = Limits(
 )
 
 #: How long the innocent waits for any one answer: long for a machine, and short for a promise.
-PATIENCE = 5
+PATIENCE = 15
 
 RAW: dict[str, type[RawPeer]] = {"ws": RawSocket, "tcp": RawStream}
 

@@ -26,7 +26,7 @@ from tests.transports.rawstream import RawStream
 from trio_streamrpc import Limits, connect
 
 #: In all, however it goes about it.
-LIMITS = Limits(handshake_timeout=0.4, close_timeout=0.5)
+LIMITS = Limits(handshake_timeout=0.3, close_timeout=0.5)
 
 UPGRADE = request()
 PROTOCOL = "streamrpc.1.json"
@@ -163,9 +163,7 @@ async def test_handshakes_that_trickle(beside: Beside) -> None:
                 with suppress(trio.BrokenResourceError):
                     for byte in handshake(scene)[:-1]:
                         await raw.send(bytes([byte]))
-                        await trio.sleep(0.09)
-                        if scene.kind == "tcp":
-                            await trio.sleep(0.1)
+                        await trio.sleep(0.1)
                 assert await told(raw) == b""
 
         with trio.fail_after(PATIENCE):

@@ -173,11 +173,14 @@ async def test_a_message_too_long_of_a_peer_that_stays(beside: Beside) -> None:
 
 # --- fragments
 
+SMALL = Limits(max_message_bytes=1024, close_timeout=1, cleanup=1)
+
+#: Each is more than twice that.
 ENDLESS: dict[str, bytes] = {
-    "of a thousand bytes": frame(CONTINUATION, b"x" * 1000, fin=False) * 60,
-    "of one byte": frame(CONTINUATION, b"x", fin=False) * 8_000,
-    "of nothing": frame(CONTINUATION, fin=False) * 8_000,
-    "with pings between them": (frame(PING) + frame(CONTINUATION, b"x", fin=False)) * 4_000,
+    "of a thousand bytes": frame(CONTINUATION, b"x" * 1000, fin=False) * 10,
+    "of one byte": frame(CONTINUATION, b"x", fin=False) * 800,
+    "of nothing": frame(CONTINUATION, fin=False) * 800,
+    "with pings between them": (frame(PING) + frame(CONTINUATION, b"x", fin=False)) * 400,
 }
 
 
@@ -185,8 +188,8 @@ ENDLESS: dict[str, bytes] = {
 async def test_endless_fragments(what: str, beside: Beside) -> None:
     """R28: twice max_message_bytes since the last whole message, however little is in them."""
     data = frame(BINARY, b"x", fin=False) + ENDLESS[what]
-    async with beside() as scene, scene.greeted() as raw:
-        with memory_growing_by_at_most(2_500_000):
+    async with beside(limits=SMALL) as scene, scene.greeted() as raw:
+        with memory_growing_by_at_most(500_000):
             ending = await breaks_off(scene, raw, data)
         # The limit on messages itself, which WebSocket has, or ours; a reset may overtake it.
         assert ending.frames == [] or ending.goaway is not None
@@ -196,8 +199,8 @@ async def test_endless_fragments(what: str, beside: Beside) -> None:
 async def test_endless_pongs_and_pings(beside: Beside) -> None:
     """R28: they make no message either."""
     for opcode in (PONG, PING):
-        async with beside() as scene, scene.greeted() as raw:
-            await breaks_off(scene, raw, frame(opcode) * 8_000)
+        async with beside(limits=SMALL) as scene, scene.greeted() as raw:
+            await breaks_off(scene, raw, frame(opcode) * 800)
 
 
 async def test_a_message_in_fragments_of_any_size(beside: Beside) -> None:

@@ -285,6 +285,23 @@ async def test_answers_are_written_while_others_run(autojump_clock):
         assert service.log == list(range(-1, 12))
 
 
+async def test_a_call_is_run_by_a_worker_that_comes_late(autojump_clock, monkeypatch):
+    """Its time is over before it has begun, as on a machine that is busy: nobody else would come.
+
+    Each of them is run all the same, in order, and others run between them.
+    """
+    monkeypatch.setattr("trio_streamrpc.runtime.workers.SLICE_SECONDS", 0)
+    service = Service()
+    async with open_ends(service) as ends:
+        with trio.fail_after(5):
+            for number in range(3):
+                assert await ends.client.call("note", number) == number
+            async with trio.open_nursery() as nursery:
+                for number in range(3, 8):
+                    nursery.start_soon(ends.client.call, "note", number)
+        assert sorted(service.log) == list(range(8))
+
+
 async def test_a_lost_connection_ends_them_all(autojump_clock):
     service = Service()
     async with open_ends(service, clean=False) as ends:

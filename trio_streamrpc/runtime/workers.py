@@ -93,12 +93,14 @@ class Workers:
                     if not self._waiting or self._now() >= until:
                         if self._parking.occupied or self._is_coming:
                             return False
-                        # With no call in it, it ends with its connection.
-                        scope.shield = False
-                        await self._parking.park()
-                        self._is_coming = False
-                        until = self._now() + SLICE_SECONDS
-                        continue
+                        if not self._waiting:
+                            # With no call in it, it ends with its connection.
+                            scope.shield = False
+                            await self._parking.park()
+                            self._is_coming = False
+                            until = self._now() + SLICE_SECONDS
+                            continue
+                        # Its time was over before it had begun; there is nobody else to come.
                     scope.shield = True
                     handler = self._waiting.pop(0)
                     # If this one makes it wait, somebody is there for the next.
