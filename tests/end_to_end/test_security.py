@@ -721,7 +721,7 @@ async def test_names_that_are_not_exposed(encoding: Encoding) -> None:
     async with serving(Hidden()) as server:
         for name in NAMES:
             async with raw_client(server.url) as raw:
-                await raw.greets(f"streamrpc.1.{encoding}")
+                await raw.greets(encoding)
                 await raw.says({"type": "call", "id": 1, "method": name})
                 heard = await raw.hear_frame()
                 assert heard.opcode == opcode
@@ -802,7 +802,7 @@ async def test_masked_errors_are_nowhere_on_the_wire(
         async with raw_client(server.url) as raw:
             stream = Recorded(raw.stream)
             raw.stream = stream
-            await raw.greets(f"streamrpc.1.{encoding}")
+            await raw.greets(encoding)
             window = {"items": 1, "bytes": 1000}
             await raw.says({"type": "call", "id": 1, "method": "fail"})
             await raw.says({"type": "call", "id": 3, "method": "fail_in_a_group"})
