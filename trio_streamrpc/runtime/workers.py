@@ -88,18 +88,20 @@ class Workers:
         try:
             with trio.CancelScope() as scope:
                 status = innermost(task)
-                until = self._now() + SLICE_SECONDS
+                until, is_fresh = self._now() + SLICE_SECONDS, True
                 while True:
-                    if not self._waiting or self._now() >= until:
+                    # It runs one at least, however long the process stood still in between: only
+                    # then is somebody sure to come for the others.
+                    if not self._waiting or (not is_fresh and self._now() >= until):
                         if self._parking.occupied or self._is_coming:
                             return False
                         # With no call in it, it ends with its connection.
                         scope.shield = False
                         await self._parking.park()
                         self._is_coming = False
-                        until = self._now() + SLICE_SECONDS
+                        until, is_fresh = self._now() + SLICE_SECONDS, True
                         continue
-                    scope.shield = True
+                    scope.shield, is_fresh = True, False
                     handler = self._waiting.pop(0)
                     # If this one makes it wait, somebody is there for the next.
                     self._call_one()
