@@ -346,7 +346,7 @@ async def lost_call(ends: Ends, method: str) -> None:
 
 
 async def test_a_process_that_stood_still_forgets_no_call(autojump_clock):
-    """Between any two looks at the clock, a worker's time may be over before it has run anything."""
+    """A worker's time may be over before it has run anything: it runs one call all the same."""
     async with open_ends(Service()) as ends:
         seconds = itertools.count()
         ends.server.callee._workers._now = lambda: float(next(seconds))
