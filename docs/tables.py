@@ -107,7 +107,7 @@ def shown(name: str, value: object) -> tuple[str, str]:
     if name.endswith("_bytes"):
         return size(value), "bytes"
     # max_calls, max_message_frames: the first plural.
-    return f"{value:,}", next(word for word in name.split("_") if word.endswith("s"))
+    return f"{value:,}", next((word for word in name.split("_") if word.endswith("s")), "")
 
 
 def size(number: int) -> str:

@@ -37,3 +37,10 @@ def test_every_limit_is_explained(name: str) -> None:
     said = tables.explained()[name]
     assert said.keys() == {"Meaning", "Beyond", "Reason"}
     assert all(said.values())
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Limits)])
+def test_the_protocol_names_every_limit(name: str) -> None:
+    text = (tables.DOCS / "protocol.md").read_text(encoding="utf-8")
+    section = text.partition("## 7. Limits")[2].partition("### What an error ends")[0]
+    assert name.replace("violation_refill", "refilled").replace("_budget", " budget") in section
