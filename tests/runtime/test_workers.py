@@ -191,6 +191,27 @@ async def test_one_that_is_cancelled_before_it_runs_never_does(autojump_clock):
         assert second.id not in ends.client.endpoint.exchanges
 
 
+async def test_a_worker_whose_time_is_up_before_it_begins(autojump_clock):
+    """A machine that stops for a moment, just then: the call that waits is run all the same."""
+    service = Service()
+    async with open_ends(service) as ends:
+        now = 0.0
+
+        def stalling() -> float:
+            nonlocal now
+            now += 1.0
+            return now
+
+        ends.server.callee._workers._now = stalling
+        with trio.fail_after(10):
+            for number in range(5):
+                assert await ends.client.call("note", number) == number
+            async with trio.open_nursery() as nursery:
+                for number in range(5, 10):
+                    nursery.start_soon(ends.client.call, "note", number)
+        assert sorted(service.log) == list(range(10))
+
+
 async def test_what_one_sets_the_next_does_not_see(autojump_clock):
     """A context variable may say who somebody is."""
     async with open_service() as (ends, _):

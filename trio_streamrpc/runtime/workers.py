@@ -13,6 +13,7 @@ scope; one that leaves something open in its task, or a context variable changed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextvars import Context, copy_context
 
@@ -88,7 +89,9 @@ class Workers:
         try:
             with trio.CancelScope() as scope:
                 status = innermost(task)
-                until = self._now() + SLICE_SECONDS
+                # It begins with the first call, so that each worker runs one at least, however long
+                # the process stands still: nobody else comes for it.
+                until = math.inf
                 while True:
                     if not self._waiting or self._now() >= until:
                         if self._parking.occupied or self._is_coming:
@@ -97,10 +100,12 @@ class Workers:
                         scope.shield = False
                         await self._parking.park()
                         self._is_coming = False
-                        until = self._now() + SLICE_SECONDS
+                        until = math.inf
                         continue
                     scope.shield = True
                     handler = self._waiting.pop(0)
+                    if until == math.inf:
+                        until = self._now() + SLICE_SECONDS
                     # If this one makes it wait, somebody is there for the next.
                     self._call_one()
                     if not handler.asked:
