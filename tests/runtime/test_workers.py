@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -360,15 +359,3 @@ async def test_an_error_that_cannot_be_told_ends_no_more_than_its_call(autojump_
 async def lost_call(ends: Ends, method: str) -> None:
     with pytest.raises(ConnectionLost):
         await ends.client.call(method)
-
-
-async def test_a_process_that_stood_still_forgets_no_call(autojump_clock):
-    """A worker's time may be over before it has run anything: it runs one call all the same."""
-    async with open_ends(Service()) as ends:
-        seconds = itertools.count()
-        ends.server.callee._workers._now = lambda: float(next(seconds))
-        for number in range(3):
-            assert await ends.client.call("note", number) == number
-        async with trio.open_nursery() as nursery:
-            for number in range(10):
-                nursery.start_soon(ends.client.call, "note", number)
