@@ -39,7 +39,7 @@ async def baseline() -> AsyncIterator[None]:
     before = descriptors()
     tasks = trio.lowlevel.current_statistics().tasks_living
     yield
-    with trio.move_on_after(5):
+    with trio.move_on_after(15):
         while len(descriptors()) > len(before) or tasks_living() > tasks:  # noqa: ASYNC110
             await trio.sleep(0.01)
     assert tasks_living() <= tasks

@@ -34,7 +34,7 @@ async def serving(
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what has no event, as often the other side of a socket has none."""
-    with trio.fail_after(5):
+    with trio.fail_after(15):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.001)
 

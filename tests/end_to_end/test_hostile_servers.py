@@ -398,7 +398,7 @@ ANSWERS: dict[str, tuple[bytes, bytes, float]] = {
 @pytest.mark.parametrize("what", ANSWERS)
 async def test_an_answer_to_the_handshake_that_is_none(what: str, beside: Beside) -> None:
     """R25: the client gives up in time, with what it knows, and has read little of it."""
-    limits = Limits(handshake_timeout=0.5, max_message_bytes=20_000)
+    limits = Limits(handshake_timeout=0.3, max_message_bytes=20_000)
     async with beside(), answering(*ANSWERS[what]) as url:
         with memory_growing_by_at_most(3_000_000), trio.fail_after(PATIENCE):
             with pytest.raises(RpcError) as caught:
