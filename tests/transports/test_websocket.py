@@ -32,6 +32,7 @@ from trio_streamrpc import (
     Unavailable,
 )
 from trio_streamrpc.nurseries import open_background_nursery
+from trio_streamrpc.transports.fragments import AT_ONCE, MAX_FRAGMENTS
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.websocket import (
     SUBPROTOCOLS,
@@ -548,6 +549,50 @@ async def test_bytes_that_never_make_a_message(endless: bytes, autojump_clock: M
                 await transport.receive()
             assert caught.value.close_code == 1009
             await transport.aclose()
+
+
+async def test_fragments_of_one_message(autojump_clock: MockClock) -> None:
+    """R28: so many, and one more; with the many bytes that would be allowed."""
+    async with shaken() as (client, transport):
+        first = frame(BINARY, b"x", fin=False)
+        more = frame(CONTINUATION, b"x", fin=False)
+        last = frame(CONTINUATION, b"x")
+
+        async def send() -> None:
+            for _ in range(2):
+                await client.send(first + more * (MAX_FRAGMENTS - 1) + last)
+            await client.send(first + more * MAX_FRAGMENTS + last)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            for _ in range(2):
+                assert len(await transport.receive()) == MAX_FRAGMENTS + 1
+            with pytest.raises(RemoteProtocolError, match="without a whole message") as caught:
+                await transport.receive()
+            assert caught.value.close_code == 1009
+            await transport.aclose()
+
+
+async def test_a_flood_of_fragments_lets_others_run(autojump_clock: MockClock) -> None:
+    """What comes in one piece is not worked on in one go."""
+    async with shaken() as (client, transport):
+        await client.send(frame(BINARY, b"x", fin=False))
+        await wait_all_tasks_blocked()
+        fragments = frame(CONTINUATION, b"", fin=False) * 3000
+        await client.send(fragments + frame(CONTINUATION, b""))
+        steps = 0
+        async with trio.open_nursery() as nursery:
+
+            async def count() -> None:
+                nonlocal steps
+                while True:
+                    await trio.lowlevel.checkpoint()
+                    steps += 1
+
+            nursery.start_soon(count)
+            assert await transport.receive() == b"x"
+            nursery.cancel_scope.cancel()
+        assert steps >= 3000 // AT_ONCE
 
 
 async def test_whole_messages_are_no_flood(autojump_clock: MockClock) -> None:

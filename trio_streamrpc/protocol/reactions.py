@@ -86,8 +86,8 @@ MESSAGE_TOO_LONG = _connection(
     "message of {} bytes or more is above the limit of {}", TOO_BIG,
 )  # fmt: skip
 UNFINISHED_MESSAGE = _connection(
-    "R28", "twice `max_message_bytes` and more since the last whole message",
-    "too many bytes without a whole message", TOO_BIG,
+    "R28", "twice `max_message_bytes`, or 4,096 fragments, and more since the last whole message",
+    "too many bytes or fragments without a whole message", TOO_BIG,
 )  # fmt: skip
 UNDECODABLE = _connection(
     "R28",

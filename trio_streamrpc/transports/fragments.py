@@ -25,7 +25,7 @@ FIN, CONTROL, MASK, LENGTH = 0x80, 0x08, 0x80, 0x7F
 class FrameCounter:
     """Follows the bytes that come in over a WebSocket, from the head of its handshake on."""
 
-    __slots__ = ("_head", "_header", "_left", "fragments")
+    __slots__ = ("_head", "_header", "_left", "exceeded", "fragments")
 
     def __init__(self) -> None:
         #: The last bytes of the handshake's head, as long as it is not over.
@@ -36,6 +36,8 @@ class FrameCounter:
         self._left = 0
         #: The frames since the last message was whole.
         self.fragments = 0
+        #: Whether there were too many of them.
+        self.exceeded = False
 
     def cut(self, data: bytes | bytearray, start: int = 0) -> int:
         """Up to where the bytes from ``start`` on may be handed on at once.
@@ -85,4 +87,6 @@ class FrameCounter:
         self._left = length
         if not header[0] & CONTROL:
             self.fragments = 0 if header[0] & FIN else self.fragments + 1
+            if self.fragments > MAX_FRAGMENTS:
+                self.exceeded = True
         return at

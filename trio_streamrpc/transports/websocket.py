@@ -33,6 +33,7 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
+from trio_streamrpc.transports.fragments import FrameCounter
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
     OrderlyStream,
@@ -94,7 +95,8 @@ class CountedStream(trio.abc.Stream):
     """A byte stream that knows when it last heard something, and how much since a whole message.
 
     Endless fragments make no message, and neither do control frames: more than twice the longest
-    message without a whole one, and the stream is broken off.
+    message without a whole one, or too many fragments of it, and the stream is broken off. What is
+    read at once is handed on a few frames at a time.
     """
 
     def __init__(
@@ -104,6 +106,10 @@ class CountedStream(trio.abc.Stream):
         self.max_unfinished = max_unfinished
         self.unfinished = 0
         self.exceeded = False
+        self._frames = FrameCounter()
+        #: What was read and is not handed on yet, from that place on.
+        self._rest: bytes | bytearray = b""
+        self._at = 0
         #: How much is read at once.
         self.receive_bytes = HANDSHAKE_BYTES
         #: The first bytes that came in, and how many of them are kept at most.
@@ -120,16 +126,30 @@ class CountedStream(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self.unfinished > self.max_unfinished:
-            self.exceeded = True
-            raise trio.BrokenResourceError("too many bytes without a whole message")
-        data = await self.stream.receive_some(
-            max_bytes or min(self.receive_bytes, self.max_unfinished)
-        )
-        self.unfinished += len(data)
-        if len(self.head) < self.head_bytes:
-            self.head += data[: self.head_bytes]
-        self.last_heard = self._now()
-        return data
+            raise self._exceed()
+        data, start = self._rest, self._at
+        if data:
+            await trio.lowlevel.checkpoint()
+        else:
+            data = await self.stream.receive_some(
+                max_bytes or min(self.receive_bytes, self.max_unfinished)
+            )
+            self.unfinished += len(data)
+            if len(self.head) < self.head_bytes:
+                self.head += data[: self.head_bytes]
+            self.last_heard = self._now()
+        end = self._frames.cut(data, start)
+        if self._frames.exceeded:
+            raise self._exceed()
+        if end == len(data):
+            self._rest, self._at = b"", 0
+            return data[start:] if start else data
+        self._rest, self._at = data, end
+        return data[start:end]
+
+    def _exceed(self) -> trio.BrokenResourceError:
+        self.exceeded = True
+        return trio.BrokenResourceError("too many bytes or fragments without a whole message")
 
     async def aclose(self) -> None:
         await self.stream.aclose()
