@@ -1,3 +1,56 @@
-"""For the tests of services: connections without sockets."""
+"""The kit that tests this library, for the tests of services, transports and other implementations.
+
+``open_pair`` and what else needs no Hypothesis is there as soon as the library is; the extra
+``testing`` installs it for the strategies, the machines and ``fuzz``. What is asked for is imported
+then, and not before.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from trio_streamrpc.testing.pairs import open_pair as open_pair
+
+if TYPE_CHECKING:
+    from trio_streamrpc.testing import strategies as strategies
+    from trio_streamrpc.testing.conformance.codecs import check_codec as check_codec
+    from trio_streamrpc.testing.conformance.transports import check_transport as check_transport
+    from trio_streamrpc.testing.networks import Network as Network
+    from trio_streamrpc.testing.networks import SimulatedTransport as SimulatedTransport
+    from trio_streamrpc.testing.networks import (
+        open_simulated_transports as open_simulated_transports,
+    )
+    from trio_streamrpc.testing.strategies.calls import Callback as Callback
+    from trio_streamrpc.testing.strategies.calls import ServiceCall as ServiceCall
+    from trio_streamrpc.testing.strategies.calls import Upload as Upload
+    from trio_streamrpc.testing.strategies.schedules import Schedule as Schedule
+    from trio_streamrpc.testing.traces import Trace as Trace
+    from trio_streamrpc.testing.wires import EndpointPair as EndpointPair
+
+#: Where each of the other names stands.
+_HOMES = {
+    "Callback": "strategies.calls",
+    "EndpointPair": "wires",
+    "Network": "networks",
+    "Schedule": "strategies.schedules",
+    "ServiceCall": "strategies.calls",
+    "SimulatedTransport": "networks",
+    "Trace": "traces",
+    "Upload": "strategies.calls",
+    "check_codec": "conformance.codecs",
+    "check_transport": "conformance.transports",
+    "open_simulated_transports": "networks",
+}
+_ROOMS = frozenset({"strategies"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_ROOMS})
