@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from trio_streamrpc.testing import strategies as strategies
     from trio_streamrpc.testing.conformance.codecs import check_codec as check_codec
     from trio_streamrpc.testing.conformance.transports import check_transport as check_transport
+    from trio_streamrpc.testing.machines.calls import CallsAndStreams as CallsAndStreams
+    from trio_streamrpc.testing.machines.endpoints import EndpointMachine as EndpointMachine
+    from trio_streamrpc.testing.machines.peers import PeerMachine as PeerMachine
+    from trio_streamrpc.testing.machines.reference import ReferencePeer as ReferencePeer
     from trio_streamrpc.testing.networks import Network as Network
     from trio_streamrpc.testing.networks import SimulatedTransport as SimulatedTransport
     from trio_streamrpc.testing.networks import (
@@ -29,8 +33,12 @@ if TYPE_CHECKING:
 #: Where each of the other names stands.
 _HOMES = {
     "Callback": "strategies.calls",
+    "CallsAndStreams": "machines.calls",
+    "EndpointMachine": "machines.endpoints",
     "EndpointPair": "wires",
     "Network": "networks",
+    "PeerMachine": "machines.peers",
+    "ReferencePeer": "machines.reference",
     "Schedule": "strategies.schedules",
     "ServiceCall": "strategies.calls",
     "SimulatedTransport": "networks",
