@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from trio_streamrpc.testing.networks import (
         open_simulated_transports as open_simulated_transports,
     )
+    from trio_streamrpc.testing.scheduling import run_repeatably as run_repeatably
+    from trio_streamrpc.testing.simulation import last_run as last_run
+    from trio_streamrpc.testing.simulation import simulate as simulate
+    from trio_streamrpc.testing.simulation import trace_of as trace_of
     from trio_streamrpc.testing.strategies.calls import Callback as Callback
     from trio_streamrpc.testing.strategies.calls import ServiceCall as ServiceCall
     from trio_streamrpc.testing.strategies.calls import Upload as Upload
@@ -46,7 +50,11 @@ _HOMES = {
     "Upload": "strategies.calls",
     "check_codec": "conformance.codecs",
     "check_transport": "conformance.transports",
+    "last_run": "simulation",
     "open_simulated_transports": "networks",
+    "run_repeatably": "scheduling",
+    "simulate": "simulation",
+    "trace_of": "simulation",
 }
 _ROOMS = frozenset({"strategies"})
 
