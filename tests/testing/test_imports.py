@@ -36,7 +36,7 @@ def test_what_needs_no_hypothesis_is_there_without_it() -> None:
     assert (done.stdout, done.stderr) == ("there\n", "")
 
 
-@pytest.mark.parametrize("name", ["strategies", "ServiceCall", "Upload"])
+@pytest.mark.parametrize("name", ["strategies", "ServiceCall", "Upload", "fuzz", "PeerMachine"])
 def test_what_needs_it_names_the_extra(name: str) -> None:
     done = run(WITHOUT + f"from trio_streamrpc.testing import {name}")
     assert done.returncode == 1

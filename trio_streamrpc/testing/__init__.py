@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from trio_streamrpc.testing import strategies as strategies
     from trio_streamrpc.testing.conformance.codecs import check_codec as check_codec
     from trio_streamrpc.testing.conformance.transports import check_transport as check_transport
+    from trio_streamrpc.testing.fuzzing.checking import check_service as check_service
+    from trio_streamrpc.testing.fuzzing.failures import Failure as Failure
+    from trio_streamrpc.testing.fuzzing.failures import Fault as Fault
+    from trio_streamrpc.testing.fuzzing.failures import ServiceFalsified as ServiceFalsified
+    from trio_streamrpc.testing.fuzzing.running import Left as Left
+    from trio_streamrpc.testing.fuzzing.running import move_on_after_steps as move_on_after_steps
+    from trio_streamrpc.testing.fuzzing.running import open_task as open_task
+    from trio_streamrpc.testing.fuzzing.running import take as take
+    from trio_streamrpc.testing.fuzzing.searching import find_failures as find_failures
+    from trio_streamrpc.testing.fuzzing.searching import fuzz as fuzz
     from trio_streamrpc.testing.machines.calls import CallsAndStreams as CallsAndStreams
     from trio_streamrpc.testing.machines.endpoints import EndpointMachine as EndpointMachine
     from trio_streamrpc.testing.machines.peers import PeerMachine as PeerMachine
@@ -40,20 +50,30 @@ _HOMES = {
     "CallsAndStreams": "machines.calls",
     "EndpointMachine": "machines.endpoints",
     "EndpointPair": "wires",
+    "Failure": "fuzzing.failures",
+    "Fault": "fuzzing.failures",
+    "Left": "fuzzing.running",
     "Network": "networks",
     "PeerMachine": "machines.peers",
     "ReferencePeer": "machines.reference",
     "Schedule": "strategies.schedules",
     "ServiceCall": "strategies.calls",
     "SimulatedTransport": "networks",
+    "ServiceFalsified": "fuzzing.failures",
     "Trace": "traces",
     "Upload": "strategies.calls",
     "check_codec": "conformance.codecs",
+    "check_service": "fuzzing.checking",
     "check_transport": "conformance.transports",
+    "find_failures": "fuzzing.searching",
+    "fuzz": "fuzzing.searching",
     "last_run": "simulation",
+    "move_on_after_steps": "fuzzing.running",
     "open_simulated_transports": "networks",
     "run_repeatably": "scheduling",
     "simulate": "simulation",
+    "open_task": "fuzzing.running",
+    "take": "fuzzing.running",
     "trace_of": "simulation",
 }
 _ROOMS = frozenset({"strategies"})

@@ -74,6 +74,9 @@ class ServiceCall:
     wait: float = 0.0
     """Seconds that pass before it is left, or, of a unary call, before it is cancelled."""
 
+    steps: int | None = None
+    """Instead of seconds, after how many steps of the scheduler who calls is cancelled."""
+
     leave: Leave = "read"
     """What is done then: ``read`` waits for the end (of a stream: reads all there is, up to
     ``take`` items); ``leave`` leaves the block in order, ``fail`` with an error; ``cancel``
@@ -84,12 +87,12 @@ class ServiceCall:
 
 
 #: Seconds that a caller waits: none at all, and such that others coincide with them.
-PAUSES: Final = st.sampled_from([0.0, 0.0, 0.1, 1.0, 10.0])
+PAUSES: Final = st.sampled_from([0.0, 0.1, 1.0, 30.0])
 
 
 #: How calls of each kind are left, the simplest first.
 LEAVES: Final[dict[Kind, list[Leave]]] = {
-    Kind.UNARY: ["read", "read", "read", "cancel"],
+    Kind.UNARY: ["read", "read", "cancel"],
     Kind.SERVER_STREAM: ["read", "read", "leave", "fail", "cancel"],
     Kind.CONTEXT: ["read", "leave", "fail", "cancel"],
     Kind.TASK: ["read", "cancel"],
@@ -111,24 +114,36 @@ def service_calls(
 
     Raises :exc:`TypeError` for what is no service.
     """
-    table = (
-        MethodTable.of_contract(contract)
-        if inspect.isclass(contract)
-        else (MethodTable.of(contract))
-    )
+    if isinstance(contract, MethodTable):
+        table = contract
+    elif inspect.isclass(contract):
+        table = MethodTable.of_contract(contract)
+    else:
+        table = MethodTable.of(contract)
     names = st.sampled_from(sorted(table)) if methods is None else methods
-    return names.flatmap(lambda name: _calls_of(table[name], wrong, converter))
+    calls = {name: _calls_of(table[name], wrong, converter) for name in table}
+    return names.flatmap(calls.__getitem__)
+
+
+def _calls_of(
+    method: Method, wrong: bool, converter: cattrs.Converter | None
+) -> SearchStrategy[ServiceCall]:
+    # Made once, for what is made of types takes longer to make than to draw from.
+    parameters = [each for each in method.parameters if each.role is not Role.TASK_STATUS]
+    arguments = {each.name: argument(each, converter) for each in parameters}
+    wrong_places = _wrong_places(parameters, converter) if wrong else st.none()
+    return _calls(method, parameters, arguments, wrong_places)
 
 
 @st.composite
-def _calls_of(
-    draw: DrawFn, method: Method, wrong: bool, converter: cattrs.Converter | None
+def _calls(
+    draw: DrawFn,
+    method: Method,
+    parameters: list[Parameter],
+    arguments: dict[str, SearchStrategy[Any]],
+    wrong_places: SearchStrategy[tuple[str | None, Any] | None],
 ) -> ServiceCall:
-    parameters = [each for each in method.parameters if each.role is not Role.TASK_STATUS]
-    is_wrong = wrong and draw(st.integers(0, 7)) == 7
-    out_of_place = None
-    if is_wrong:
-        out_of_place = draw(_wrong_places(parameters, converter))
+    out_of_place = draw(wrong_places) if draw(st.integers(0, 7)) == 7 else None
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     #: Whether one that has a default was left out: those behind it go by name.
@@ -138,30 +153,34 @@ def _calls_of(
             _put(parameter, out_of_place[1], args, kwargs, by_name=False)
         elif parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             if not left_out:
-                args += draw(st.lists(argument(parameter, converter), max_size=3))
+                args += draw(st.lists(arguments[parameter.name], max_size=3))
         elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
             names = st.sampled_from(["a_", "b_", "né"])
-            kwargs |= draw(st.dictionaries(names, argument(parameter, converter), max_size=2))
+            kwargs |= draw(st.dictionaries(names, arguments[parameter.name], max_size=2))
         elif parameter.has_default and (
             (left_out and parameter.kind is inspect.Parameter.POSITIONAL_ONLY)
             or (out_of_place is None and draw(st.booleans()))
         ):
             left_out = True
         else:
-            value = draw(argument(parameter, converter))
+            value = draw(arguments[parameter.name])
             _put(parameter, value, args, kwargs, by_name=left_out)
     if out_of_place is not None and out_of_place[0] is None:
         args += [None] * (sum(not each.is_variadic for each in parameters) + 1 - len(args))
     leave: Leave = "read"
+    # Of a stream that is refused, somebody has to wait for the first item to hear of it.
+    taken = 1
     if out_of_place is None:
+        taken = draw(st.integers(0, 5))
         leave = draw(st.sampled_from(LEAVES[method.kind]))
     return ServiceCall(
         method.name,
         method.kind,
         tuple(args),
         kwargs,
-        take=draw(st.integers(0, 5)) if method.kind is Kind.SERVER_STREAM else 0,
+        take=taken if method.kind is Kind.SERVER_STREAM else 0,
         wait=0.0 if leave == "read" else draw(PAUSES),
+        steps=draw(st.none() | st.integers(0, 20)) if leave == "cancel" else None,
         leave=leave,
         wrong=out_of_place is not None,
     )
