@@ -24,11 +24,11 @@ from trio_streamrpc.testing.networks import (
     SimulatedTransport,
     open_simulated_transports,
 )
-from trio_streamrpc.testing.pairs import open_between
+from trio_streamrpc.testing.pairs import open_between, open_pair
 from trio_streamrpc.testing.scheduling import SEED_VARIABLE, choose_seed, repeatable
 from trio_streamrpc.testing.traces import Trace
 
-__all__ = ["Run", "last_run", "simulate", "trace_of"]
+__all__ = ["Run", "forget_runs", "last_run", "open_seeded_pair", "simulate", "trace_of"]
 
 #: How many messages of a failing run are shown.
 SHOWN: Final = 40
@@ -58,6 +58,11 @@ _RUNS: Final[deque[Run]] = deque(maxlen=1)
 def last_run() -> Run | None:
     """The simulation that was begun last in this process."""
     return _RUNS[-1] if _RUNS else None
+
+
+def forget_runs() -> None:
+    """None was begun: what comes next is another test's."""
+    _RUNS.clear()
 
 
 @asynccontextmanager
@@ -143,6 +148,25 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
     async with open_background_nursery() as nursery:
         nursery.start_soon(lose, name="patience of a simulation")
         yield
+
+
+@asynccontextmanager
+async def open_seeded_pair(
+    service: object, *, seed: int | None = None, **options: Any
+) -> AsyncIterator[Connection]:
+    """As :func:`.open_pair`, and ready tasks run in an order that follows from a seed.
+
+    Without a ``seed`` it is the one of ``--streamrpc-seed``, or any; what the block ends with tells
+    which. It is what pytest's fixture ``streamrpc_pair`` gives.
+    """
+    seed = choose_seed(seed)
+    try:
+        with repeatable(seed):
+            async with open_pair(service, **options) as connection:
+                yield connection
+    except Exception as error:
+        error.add_note(f"scheduled with --streamrpc-seed={seed}")
+        raise
 
 
 def trace_of(connection: Connection) -> Trace:
