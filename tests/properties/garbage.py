@@ -170,7 +170,7 @@ def main() -> None:
         return
     for each in gc.get_objects():
         # In place, wherever they are looked up: the core, and not what makes the inputs.
-        if isinstance(each, FunctionType) and each.__module__.startswith(CORE):
+        if isinstance(each, FunctionType) and (each.__module__ or "").startswith(CORE):
             atheris.instrument_func(each)
     # What is new goes into the first directory, which is not to be the one that is kept.
     with tempfile.TemporaryDirectory() as found:
