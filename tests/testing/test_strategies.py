@@ -31,7 +31,9 @@ from trio_streamrpc.testing.strategies.schedules import Schedule
 from trio_streamrpc.testing.strategies.values import fits
 
 WINDOW = Window(4, 1000)
-FEW = settings(max_examples=25, suppress_health_check=list(HealthCheck))
+FEW = settings(
+    max_examples=max(15, settings().max_examples // 10), suppress_health_check=list(HealthCheck)
+)
 
 
 def decode(encoding: Encoding, data: bytes | str) -> int | None:
@@ -184,7 +186,7 @@ HINTS: list[Any] = [
 
 
 @pytest.mark.parametrize("hint", HINTS, ids=str)
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@FEW
 @given(data=st.data())
 def test_values_fit_and_wrong_ones_do_not(hint: Any, data: st.DataObject) -> None:
     assert fits(hint, data.draw(strategies.values(hint)))

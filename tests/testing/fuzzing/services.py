@@ -12,7 +12,7 @@ import trio
 
 from trio_streamrpc import InvalidArgument, NotFound, OutOfRange, rpc
 
-__all__ = ["BUGS", "Buggy", "Correct", "Item", "Stubborn"]
+__all__ = ["BUGS", "Buggy", "Busy", "Correct", "Item", "Stubborn"]
 
 #: The bugs of the service below: which method, and what is to be held against it.
 BUGS = {
@@ -25,7 +25,6 @@ BUGS = {
     "watch": "UNFINISHED",
     "feed": "RUNS_AHEAD",
     "transfer": "HANGS",
-    "poll": "SPINS",
 }
 
 
@@ -105,11 +104,6 @@ class Buggy:
             async with self.locks[other]:
                 pass
 
-    @rpc
-    async def poll(self, ready: bool) -> None:
-        while not ready:
-            await trio.lowlevel.checkpoint()
-
 
 class Correct:
     """Methods of every kind, with nothing to be held against them."""
@@ -188,6 +182,15 @@ class Correct:
     @rpc
     async def anything(self, value: Any) -> Any:
         return value
+
+
+class Busy:
+    """It waits for nothing."""
+
+    @rpc
+    async def poll(self, ready: bool) -> None:
+        while not ready:
+            await trio.lowlevel.checkpoint()
 
 
 class Stubborn:

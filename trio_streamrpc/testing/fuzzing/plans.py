@@ -10,14 +10,17 @@ import cattrs
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.methods import Kind, MethodTable
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.testing.networks import Network
 from trio_streamrpc.testing.strategies.calls import ServiceCall, service_calls
 from trio_streamrpc.testing.strategies.frames import encodings
 
-__all__ = ["Plan", "plans", "smaller"]
+__all__ = ["Plan", "alone", "plans", "smaller"]
 
+
+#: How many items a caller stays for.
+MOST_ITEMS: Final = 5
 
 PERFECT: Final = Network()
 
@@ -46,9 +49,27 @@ def smaller(plan: Plan) -> Iterator[Plan]:
         before, after = plan.groups[:number], plan.groups[number + 1 :]
         if before or after:
             yield replace(plan, groups=before + after)
-        for place in range(len(group) if len(group) > 1 else 0):
+        for place, call in enumerate(group):
+            if call.take and not call.wrong:
+                less = (*group[:place], replace(call, take=call.take - 1), *group[place + 1 :])
+                yield replace(plan, groups=(*before, less, *after))
+            if len(group) == 1:
+                break
             rest = group[:place] + group[place + 1 :]
             yield replace(plan, groups=(*before, rest, *after))
+
+
+def alone(plan: Plan, method: str) -> Iterator[Plan]:
+    """Each call of that method by itself, by a caller who stays for some items, and then for long.
+
+    What others had to be there for is often no more than that some time passes.
+    """
+    if len(plan.calls) > 1:
+        for call in plan.calls:
+            if call.method == method:
+                most = MOST_ITEMS if call.kind is Kind.SERVER_STREAM else 0
+                for each in (call, replace(call, take=most, wait=0.0, steps=None, leave="read")):
+                    yield Plan(((each,),))
 
 
 #: From the simplest to the worst, for what is found is told with the first that will do.
@@ -70,9 +91,14 @@ def plans(
     max_calls: int = 4,
 ) -> SearchStrategy[Plan]:
     """Plans for a service with these methods; ``methods`` narrows them down."""
-    names = st.sampled_from(sorted(methods or table))
-    calls = service_calls(table, methods=names, converter=converter)
-    group = st.lists(calls, min_size=1, max_size=max_calls).map(tuple)
+    names = sorted(methods or table)
+    one = {name: service_calls(table, methods=st.just(name), converter=converter) for name in names}
+    calls = st.sampled_from(names).flatmap(one.__getitem__)
+    group = st.one_of(
+        st.lists(calls, min_size=1, max_size=max_calls),
+        # What gets in its own way does so when it is called twice.
+        st.sampled_from(names).flatmap(lambda name: st.lists(one[name], min_size=2, max_size=3)),
+    ).map(tuple)
     return st.builds(
         Plan,
         st.lists(group, min_size=1, max_size=2).map(tuple),

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cattrs
 import trio
@@ -20,13 +21,16 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.testing.fuzzing.checking import LIMITS, ServiceMaker, open_service
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault, ServiceFalsified
 from trio_streamrpc.testing.fuzzing.pasting import code_of
-from trio_streamrpc.testing.fuzzing.plans import Plan, plans, smaller
+from trio_streamrpc.testing.fuzzing.plans import Plan, alone, plans, smaller
 from trio_streamrpc.testing.fuzzing.running import Setting, run_plan
 
 __all__ = ["Found", "Report", "find_failures", "fuzz"]
 
 #: What is tried where neither time nor number was said.
 EXAMPLES = 500
+
+#: How long examples take is the service's business. (Any: pyright takes its class for another.)
+EVERY_CHECK: Any = list(HealthCheck)
 
 #: A method that is found to do this is not called again: each time would take as long.
 ENDLESS = (Fault.SPINS, Fault.HANGS)
@@ -179,16 +183,15 @@ class _Search:
         number = 0
         while self.methods and not self.is_over:
             before = self.report.examples
-            self.target = self.found = None
-            flaky = self.run_round(number)
-            if self.found is not None:
-                self.add(*self.found, flaky)
+            found, flaky = self.run_round(number)
+            if found is not None:
+                self.add(*found, flaky=flaky)
             elif self.report.examples == before:
                 break  # Hypothesis has nothing left that it has not tried
             number += 1
         self.report.seconds = time.monotonic() - began
 
-    def add(self, failure: Failure, plan: Plan, flaky: bool) -> None:
+    def add(self, failure: Failure, plan: Plan, *, flaky: bool) -> None:
         self.known.add(failure.key)
         if not flaky:
             failure, plan = self.smallest(failure, plan)
@@ -199,7 +202,7 @@ class _Search:
 
     def smallest(self, failure: Failure, plan: Plan) -> tuple[Failure, Plan]:
         """The same without the calls that it does without: Hypothesis leaves some in place."""
-        candidates = deque(smaller(plan))
+        candidates = deque([*alone(plan, failure.method), *smaller(plan)])
         while candidates:
             candidate = candidates.popleft()
             for each in run_plan(self.setting, candidate):
@@ -209,8 +212,9 @@ class _Search:
                     break
         return failure, plan
 
-    def run_round(self, number: int) -> bool:
-        """Look until something new is found; whether that was not found each time."""
+    def run_round(self, number: int) -> tuple[tuple[Failure, Plan] | None, bool]:
+        """Look until something new is found, and whether it was not found each time."""
+        self.target = self.found = None
 
         @seeded(self.report.seed * 1_000_003 + number)
         @settings(
@@ -218,7 +222,7 @@ class _Search:
             database=None,
             deadline=None,
             phases=[Phase.generate, Phase.shrink],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=EVERY_CHECK,
             print_blob=False,
             report_multiple_bugs=False,
         )
@@ -232,8 +236,8 @@ class _Search:
         except _Falsified:
             pass
         except Flaky:
-            return True
-        return False
+            return self.found, True
+        return self.found, False
 
     def try_plan(self, plan: Plan) -> None:
         if self.target is None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import trio
 from trio.testing import MockClock
@@ -247,7 +247,7 @@ class Watch(trio.abc.Instrument, logging.Handler):
         return len(found) > 0
 
 
-def _raise_abandoned() -> None:
+def _raise_abandoned() -> NoReturn:
     raise Abandoned(GIVEN_UP)
 
 

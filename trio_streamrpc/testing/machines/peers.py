@@ -58,6 +58,7 @@ class Peer(Protocol):
 
     def receive(self, message: bytes | str) -> list[bytes | str]:
         """Take one message; gives those that are to be said now, in order."""
+        ...
 
 
 @dataclass

@@ -246,7 +246,7 @@ def _annotated(
     return of(hint)
 
 
-def _fields(cls: type) -> Mapping[str, Any] | None:
+def _fields(cls: Any) -> Mapping[str, Any] | None:
     """The fields of a class that is made of them, and their types; None for any other."""
     is_known = (
         dataclasses.is_dataclass(cls)
@@ -261,7 +261,8 @@ def _fields(cls: type) -> Mapping[str, Any] | None:
     if dataclasses.is_dataclass(cls):
         return {each.name: hints[each.name] for each in dataclasses.fields(cls) if each.init}
     if hasattr(cls, "__attrs_attrs__"):
-        return {each.alias: hints.get(each.name, Any) for each in cls.__attrs_attrs__ if each.init}
+        attributes = getattr(cls, "__attrs_attrs__", ())
+        return {each.alias: hints.get(each.name, Any) for each in attributes if each.init}
     if issubclass(cls, msgspec.Struct):
         return {name: hints[name] for name in cls.__struct_fields__}
     return hints
