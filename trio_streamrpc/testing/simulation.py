@@ -28,7 +28,9 @@ from trio_streamrpc.testing.pairs import open_between, open_pair
 from trio_streamrpc.testing.scheduling import SEED_VARIABLE, choose_seed, repeatable
 from trio_streamrpc.testing.traces import Trace
 
-__all__ = ["Run", "forget_runs", "last_run", "open_seeded_pair", "simulate", "trace_of"]
+__all__ = [
+    "Run", "forget_runs", "last_run", "open_seeded_pair", "remember_run", "simulate", "trace_of",
+]  # fmt: skip
 
 #: How many messages of a failing run are shown.
 SHOWN: Final = 40
@@ -58,6 +60,11 @@ _RUNS: Final[deque[Run]] = deque(maxlen=1)
 def last_run() -> Run | None:
     """The simulation that was begun last in this process."""
     return _RUNS[-1] if _RUNS else None
+
+
+def remember_run(run: Run) -> None:
+    """It has begun."""
+    _RUNS.append(run)
 
 
 def forget_runs() -> None:
@@ -108,7 +115,7 @@ async def simulate(
     seed = choose_seed(seed)
     here, there = open_simulated_transports(network, encoding=encoding, seed=seed)
     run = Run(seed, network or Network(), here.trace)
-    _RUNS.append(run)
+    remember_run(run)
     try:
         with repeatable(seed):
             async with (

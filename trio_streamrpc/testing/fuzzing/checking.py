@@ -23,6 +23,7 @@ from trio_streamrpc.testing.fuzzing.failures import ServiceFalsified
 from trio_streamrpc.testing.fuzzing.watching import Watch
 from trio_streamrpc.testing.networks import Network, open_simulated_transports
 from trio_streamrpc.testing.scheduling import choose_seed, repeatable
+from trio_streamrpc.testing.simulation import Run, remember_run
 
 __all__ = ["LIMITS", "ServiceMaker", "check_service", "open_service"]
 
@@ -75,14 +76,14 @@ async def check_service(
     answered a unary call in ``patience`` simulated seconds, which ends the block. It is raised in
     the place of what the block has raised.
     """
-    watch = Watch(patience)
+    watch, seed = Watch(patience), choose_seed(seed)
     failed: BaseException | None = None
-    with repeatable(choose_seed(seed)), _heard_by(watch):
+    with repeatable(seed), _heard_by(watch):
         trio.lowlevel.add_instrument(watch)
         try:
             async with open_service(service) as made:
                 async with _open_watched(
-                    watch, made, network, choose_seed(seed), encoding, limits, converter
+                    watch, made, network, seed, encoding, limits, converter
                 ) as connection:
                     yield connection
         except Exception as error:
@@ -108,6 +109,7 @@ async def _open_watched(
     payloads = payloads_for(encoding, converter)
     table = watch.table(service, payloads)
     here, there = open_simulated_transports(network, encoding=encoding, seed=seed)
+    remember_run(Run(seed, network or Network(), here.trace))
 
     async def serve_it() -> None:
         try:
