@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -124,7 +125,9 @@ def hear(endpoint: Endpoint, messages: list[bytes | str]) -> int:
             events = []
         for event in events:
             if event.kind == 0 and endpoint.side == "accepting" and not endpoint.ready:
-                endpoint.accept()
+                # What came early is looked at now.
+                with suppress(RemoteProtocolError):
+                    endpoint.accept()
         while (answer := endpoint.next_message()) is not None:
             said += len(answer)
             assert len(answer) <= 1024 * 1024
