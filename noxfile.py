@@ -60,6 +60,22 @@ def tables(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Search for long: the properties, 10,000 simulations, and Atheris over the decoders.
+
+    The first argument after ``--`` is how many minutes Atheris has, 10 by default; others go to
+    pytest.
+    """
+    minutes, *arguments = session.posargs or ["10"]
+    session.install("-e", ".", *group("fuzz"))
+    session.run(
+        "pytest", "--hypothesis-profile=long", "tests/properties", "tests/testing", *arguments
+    )
+    limit = f"-max_total_time={float(minutes) * 60:.0f}"
+    session.run("python", "-m", "tests.properties.garbage", limit)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Run the demonstration; arguments after ``--`` go to it."""
     session.install("-e", ".[cli]")

@@ -7,7 +7,6 @@ from collections import Counter
 from hypothesis.stateful import invariant
 
 from tests.properties.conversations import Conversation, Exported, Plan, Upload
-from tests.properties.wires import MAX_ITEM, MAX_OBJECT_CALLS, Wires
 from trio_streamrpc.protocol.endpoint import Event
 from trio_streamrpc.protocol.frames import (
     Call,
@@ -22,11 +21,12 @@ from trio_streamrpc.protocol.frames import (
     Result,
 )
 from trio_streamrpc.protocol.parts import Claim
+from trio_streamrpc.testing.machines.endpoints import MAX_ITEM, MAX_OBJECT_CALLS, EndpointMachine
 
 __all__ = ["Observed"]
 
 
-class Observed(Wires):
+class Observed(EndpointMachine):
     """Calls with references, of which every event and every step is checked."""
 
     def begin(self) -> None:

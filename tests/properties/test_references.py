@@ -15,7 +15,11 @@ from hypothesis.stateful import rule
 
 from tests.properties.conversations import Conversation, Exported, Plan, Upload
 from tests.properties.observed import Observed
-from tests.properties.wires import (
+from trio_streamrpc.errors import Unavailable
+from trio_streamrpc.limits import Window
+from trio_streamrpc.protocol.frames import ErrorInfo
+from trio_streamrpc.protocol.parts import Claim
+from trio_streamrpc.testing.machines.endpoints import (
     MAX_CALLS,
     MAX_ITEM,
     MAX_OBJECT_CALLS,
@@ -25,10 +29,6 @@ from tests.properties.wires import (
     WHICH,
     WIRE,
 )
-from trio_streamrpc.errors import Unavailable
-from trio_streamrpc.limits import Window
-from trio_streamrpc.protocol.frames import ErrorInfo
-from trio_streamrpc.protocol.parts import Claim
 
 #: Of a context: its one item is outside of it (R20).
 ONE_ITEM = Window(1, 1)

@@ -1,8 +1,8 @@
 """The wire as docs/protocol.md describes it, written once more and by hand.
 
-Frames are plain dicts here, ``{"type": "end", "id": 1}``, whatever the encoding. Nothing of this
-comes from the package, so that what a test sends and reads is what the document says, and not
-what the code under test happens to think.
+Frames are plain dicts here, ``{"type": "end", "id": 1}``, whatever the encoding. What makes and
+reads them is the kit's, which has it from the document, so that what a test sends and reads is what
+that says, and not what the code under test happens to think.
 """
 
 from __future__ import annotations
@@ -17,79 +17,27 @@ from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.exchanges import Exchange
+from trio_streamrpc.testing.plain_frames import (
+    FIELDS,
+    NUMBERS,
+    PlainFrame,
+    encode_message,
+    encode_payload,
+    read_message,
+)
 
 __all__ = ["BOTH", "FIELDS", "NUMBERS", "Talk", "message", "pair", "payload", "read", "whole"]
 
 BOTH = pytest.mark.parametrize("encoding", ["msgpack", "json"])
 
-#: Section 1: the kinds in the order of their numbers, their fields in the order of msgpack.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "hello": ("version", "limits", "features", "metadata", "session"),
-    "call": (
-        "id", "target", "method", "args", "kwargs", "refs", "window", "timeout", "metadata",
-        "parts", "priority",
-    ),
-    "result": ("id", "value", "parts"),
-    "error": ("id", "error", "cleanup", "same", "retry"),
-    "chunk": ("id", "items", "size", "refs", "parts"),
-    "end": ("id",),
-    "cancel": ("id", "mode", "error"),
-    "grant": ("id", "items", "bytes"),
-    "part": ("id", "data"),
-    "ping": ("token",),
-    "pong": ("token",),
-    "goaway": ("last_id", "code", "message"),
-}  # fmt: skip
-NUMBERS = {kind: number for number, kind in enumerate(FIELDS)}
-
-#: What a field is that is left out.
-ABSENT: dict[str, Any] = {
-    "target": 0, "method": "", "parts": 0, "priority": 0,
-    "cleanup": False, "same": False, "retry": False,
-    "mode": "abort", "bytes": 0, "last_id": 0, "message": "", "features": [],
-}  # fmt: skip
+message = encode_message
+payload = encode_payload
 
 
-def _absent(kind: str, field: str) -> Any:
-    return 0 if (kind, field) == ("grant", "items") else ABSENT.get(field)
-
-
-def message(encoding: str, *frames: dict[str, Any]) -> bytes | str:
-    """A message of these frames."""
-    if encoding == "json":
-        return json.dumps(frames, ensure_ascii=False, separators=(",", ":"))
-    return msgspec.msgpack.encode([_array(frame) for frame in frames])
-
-
-def _array(frame: dict[str, Any]) -> list[Any]:
-    kind = frame["type"]
-    fields = FIELDS[kind]
-    assert frame.keys() <= {"type", *fields}, f"no such field: {frame}"
-    last = max((fields.index(field) for field in frame if field != "type"), default=-1)
-    return [
-        NUMBERS[kind],
-        *(frame.get(field, _absent(kind, field)) for field in fields[: last + 1]),
-    ]
-
-
-def read(message: bytes | str | None) -> list[dict[str, Any]]:
+def read(message: bytes | str | None) -> list[PlainFrame]:
     """The frames of a message, without the fields that say no more than if they were left out."""
     assert message is not None, "nothing waits to be written"
-    if isinstance(message, str):
-        return [_spoken(each.pop("type"), each) for each in json.loads(message)]
-    frames = []
-    for number, *values in msgspec.msgpack.decode(message):
-        kind = list(FIELDS)[number]
-        frames.append(_spoken(kind, dict(zip(FIELDS[kind], values, strict=False))))
-    return frames
-
-
-def _spoken(kind: str, fields: dict[str, Any]) -> dict[str, Any]:
-    return {"type": kind} | {
-        field: value
-        for field, value in fields.items()
-        if value is not None and value != _absent(kind, field)
-    }
+    return read_message(message)
 
 
 def whole(encoding: str, frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -117,13 +65,6 @@ def whole(encoding: str, frames: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 found[-1]["items"] = [value]
     assert not left, "a value without its end"
     return found
-
-
-def payload(encoding: str, value: object) -> bytes:
-    """A value as it stands in a message of that encoding."""
-    if encoding == "json":
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    return msgspec.msgpack.encode(value)
 
 
 class Talk:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from trio_streamrpc.cli.demo import demo
+from trio_streamrpc.cli.fuzz import fuzz
 
 __all__ = ["commands"]
 
@@ -37,3 +38,4 @@ def commands() -> None:
 
 
 commands.add_command(demo)
+commands.add_command(fuzz)

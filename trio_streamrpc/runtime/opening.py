@@ -34,8 +34,8 @@ class Options(TypedDict):
     payloads: Payloads
     limits: Limits
     metadata: NotRequired[Mapping[str, Any]]
-    mask_errors: bool
-    interceptors: Sequence[Interceptor]
+    mask_errors: NotRequired[bool]
+    interceptors: NotRequired[Sequence[Interceptor]]
     authenticate: NotRequired[Authenticate | None]
     since: NotRequired[float | None]
 

@@ -22,7 +22,7 @@ from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.memory import open_memory_transports
 
-__all__ = ["open_pair"]
+__all__ = ["open_between", "open_pair"]
 
 
 @asynccontextmanager
@@ -50,10 +50,42 @@ async def open_pair(
     """
     # What is wrong with the arguments is told here, and not by both sides at once.
     payloads_for(encoding, converter)
+    async with open_between(
+        *open_memory_transports(encoding=encoding),
+        service,
+        serving=serving,
+        interceptors=interceptors,
+        client_interceptors=client_interceptors,
+        authenticate=authenticate,
+        limits=limits,
+        client_limits=client_limits,
+        metadata=metadata,
+        converter=converter,
+        mask_errors=mask_errors,
+    ) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def open_between(
+    here: Transport,
+    there: Transport,
+    service: object,
+    *,
+    serving: object,
+    interceptors: Sequence[Interceptor],
+    client_interceptors: Sequence[Interceptor],
+    authenticate: Authenticate | None = None,
+    limits: Limits | None,
+    client_limits: Limits | None,
+    metadata: Mapping[str, Any] | None,
+    converter: cattrs.Converter | None,
+    mask_errors: bool,
+) -> AsyncIterator[Connection]:
+    """The same over two ends of any transport; the service is at the second one."""
     MethodTable.of(service)
     check_authenticate(authenticate)
     interceptors, client_interceptors = checked(interceptors), checked(client_interceptors)
-    here, there = open_memory_transports(encoding=encoding)
     async with open_background_nursery() as nursery:
         served = trio.Event()
 

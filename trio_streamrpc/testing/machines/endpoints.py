@@ -1,25 +1,29 @@
-"""Two endpoints and a wire that loses nothing, for machines that play both runtimes."""
+"""Two endpoints and a wire that loses nothing, for machines that play both runtimes.
+
+A subclass plays the two applications: its rules call, send, take and cancel through ``ends``, and
+``handle`` hears what arrives. What any conversation has to keep to is watched here, on the wire and
+in the endpoints, after every step.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import deque
-from typing import Any
 
-import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import Raw
 
-from tests.protocol.wire import read
 from trio_streamrpc.limits import Limits, Window
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Endpoint, Event
 from trio_streamrpc.protocol.parts import Claim
+from trio_streamrpc.testing.plain_frames import PlainFrame, encode_payload, read_message
+from trio_streamrpc.testing.strategies import encodings
+from trio_streamrpc.testing.wires import ACCEPTING, CONNECTING, EndpointPair
 
 __all__ = [
     "MAX_CALLS", "MAX_ITEM", "MAX_OBJECT_CALLS", "MAX_PARTIAL", "MAX_UPLOADS", "SIDE", "WHICH",
-    "WIRE", "Wires",
+    "WIRE", "EndpointMachine",
 ]  # fmt: skip
 
 MAX_CALLS = 4
@@ -37,14 +41,14 @@ WHICH = st.integers(0, 11)
 WIRE = st.tuples(SIDE, st.sampled_from(["write", "deliver", "all"]))
 
 
-class Wires(RuleBasedStateMachine):
+class EndpointMachine(RuleBasedStateMachine):
     """Two endpoints and what is on its way between them; what it is about is for a subclass."""
 
     #: How many values there are before either side may drain: little happens after that.
     drains_after = 60
 
     @initialize(
-        encoding=st.sampled_from(["msgpack", "json"]),
+        encoding=encodings(),
         message_bytes=st.sampled_from([1024, 1500, 1024 * 1024]),
         message_frames=st.sampled_from([1, 3, 4096]),
         frame_bytes=st.sampled_from([6, 20, 128 * 1024]),
@@ -77,12 +81,10 @@ class Wires(RuleBasedStateMachine):
             violation_refill=1e-9,
         )
         self.encoding = encoding
-        self.ends = (
-            Endpoint("connecting", encoding=encoding, limits=self.limits),
-            Endpoint("accepting", encoding=encoding, limits=self.limits),
-        )
+        self.pair = EndpointPair(encoding=encoding, limits=self.limits, greeted=False)
+        self.ends: tuple[Endpoint, Endpoint] = self.pair.ends
         #: Messages on their way from each side.
-        self.wires: tuple[deque[bytes | str], deque[bytes | str]] = (deque(), deque())
+        self.wires: tuple[deque[bytes | str], deque[bytes | str]] = self.pair.wires
         #: The values that each side has begun to send: what is still to come of them.
         self.unfinished: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.closed_on_wire: tuple[set[int], set[int]] = (set(), set())
@@ -90,9 +92,9 @@ class Wires(RuleBasedStateMachine):
         self.pings = [0, 0]
         self.count = 0
         self.begin()
-        self.deliver_all(0)
-        assert self.ends[1].accept() == []
-        self.deliver_all(1)
+        self.deliver_all(CONNECTING)
+        assert self.pair.accepting.accept() == []
+        self.deliver_all(ACCEPTING)
 
     # --- what a subclass says
 
@@ -126,9 +128,7 @@ class Wires(RuleBasedStateMachine):
         """A value that is told from every other."""
         self.count += 1
         text = f"{self.count}".ljust(size, "é" if size % 2 else ".")
-        if self.encoding == "json":
-            return json.dumps(text, ensure_ascii=False).encode()
-        return msgspec.msgpack.encode(text)
+        return encode_payload(self.encoding, text)
 
     # --- the wire
 
@@ -144,15 +144,14 @@ class Wires(RuleBasedStateMachine):
                     self.deliver_all(side)
 
     def write(self, side: int) -> None:
-        message = self.ends[side].next_message()
+        message = self.pair.write(side)
         if message is not None:
-            self.wires[side].append(message)
             self.watch(side, message)
         self.after_step(side)
 
     def watch(self, side: int, message: bytes | str) -> None:
         """R6, R12: one final frame for each id, and nothing behind it; no grant after a cancel."""
-        for frame in read(message):
+        for frame in read_message(message):
             id, kind = frame.get("id"), frame["type"]
             assert kind != "goaway" or "code" not in frame
             if id is None:
@@ -167,7 +166,7 @@ class Wires(RuleBasedStateMachine):
             elif kind == "grant":
                 assert id not in self.left_on_wire[side], f"{frame} after a cancel"
 
-    def watch_parts(self, side: int, frame: dict[str, Any]) -> bool:
+    def watch_parts(self, side: int, frame: PlainFrame) -> bool:
         """R21: a value is sent to its end, or was cancelled. Whether its id goes on."""
         id, kind, unfinished = frame["id"], frame["type"], self.unfinished[side]
         if "parts" in frame:
@@ -194,7 +193,7 @@ class Wires(RuleBasedStateMachine):
         """The oldest message of that side arrives."""
         if self.wires[side]:
             to = 1 - side
-            for event in self.ends[to].receive(self.wires[side].popleft()):
+            for event in self.pair.deliver(side):
                 self.handle(to, event)
             self.after_step(to)
 
@@ -245,17 +244,8 @@ class Wires(RuleBasedStateMachine):
     def check_empty(self) -> None:
         """Everything is finished and delivered: both sides have nothing left of it."""
         assert self.pings == [0, 0]
+        self.pair.assert_empty()
         for end in self.ends:
             assert end.ready
-            assert end.exchanges == {}
-            assert end.objects == {}
-            assert end.places.running == end.uploads == 0
-            assert end.partial_bytes == end.outbox.room.used == 0
-            assert not end.assembly.unfinished
-            assert not end.assembly.uploads
-            assert not end.watched
-            assert not end.outbox
-            assert end.outbox.control_bytes == 0
-            assert end.next_message() is None
             # One breach would have been borne in silence: there was none.
             assert end.budget.spend(0.0)

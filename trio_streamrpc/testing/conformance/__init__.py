@@ -1,0 +1,1 @@
+"""What authors of transports and of codecs run over theirs."""
