@@ -39,6 +39,7 @@ from trio_streamrpc.transports.websocket import (
     CountedStream,
     WebSocketTransport,
     _Guard,
+    _host_in,
     accept_websocket,
     connect_websocket,
     listen,
@@ -180,6 +181,23 @@ async def test_what_the_handshake_tells(autojump_clock: MockClock) -> None:
         assert transport.certificate() is None
 
 
+async def test_names_of_headers(autojump_clock: MockClock) -> None:
+    """Those that are usual are kept once; those that a client makes up are kept with it alone."""
+    names = []
+    for _ in range(2):
+        async with accepting() as (client, accepted):
+            lines = "Authorization: x", "X-Made-Up-By-Me: x"
+            await client.send(request("/", "streamrpc.1.msgpack", *lines))
+            await accepted.decided.wait()
+            assert accepted.transport is not None
+            names.append({name: name for name in accepted.transport.headers})
+    for name in ("host", "authorization"):
+        assert names[0][name] is names[1][name]
+    # Python 3.12 keeps what is interned for ever.
+    made_up = names[0]["x-made-up-by-me"]
+    assert sys.intern("x-made-up-by-me") is not made_up
+
+
 @pytest.mark.parametrize("piece", [1, 1000])
 async def test_origins(piece: int, autojump_clock: MockClock) -> None:
     """403 before the upgrade, whichever path and subprotocol was asked for."""
@@ -220,6 +238,50 @@ async def test_several_hosts(autojump_clock: MockClock) -> None:
         await accepted.decided.wait()
         assert accepted.transport is None
         assert b" 101 " not in await read_all(client.stream)
+
+
+async def test_a_host_behind_the_head(autojump_clock: MockClock) -> None:
+    """Where the head ends with line feeds alone, what comes behind it is none of it either."""
+    async with accepting() as (client, accepted):
+        await client.send(request().replace(b"\r\n", b"\n") + b"Host: evil.example\n")
+        await accepted.decided.wait()
+        assert accepted.transport is not None
+        assert accepted.transport.headers["host"] == "localhost"
+
+
+@pytest.mark.parametrize("end", [b"b\r\n", b"\rb\r\n"])
+def test_a_host_of_blanks(end: bytes) -> None:
+    """A long line takes no longer than its length: where it did, this would not end."""
+    blanks = b" \t" * 500_000
+    host = _host_in(b"GET / HTTP/1.1\r\nHost:" + blanks + b"a" + blanks + end + b"\r\n")
+    assert host == ("a" + blanks.decode() + end.decode().removesuffix("\r\n"))
+
+
+BODIES = {
+    "by its length": (("Content-Length: 4",), b"\x82\x00\x82\x00"),
+    "in chunks": (("Transfer-Encoding: chunked",), b"4\r\n\x82\x00\x82\x00\r\n0\r\n\r\n"),
+    "that is still to come": (("Content-Length: 4",), b""),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+async def test_a_handshake_with_a_body(kind: str, autojump_clock: MockClock) -> None:
+    """Nobody has one; who looks for frames would look for them in it."""
+    lines, body = BODIES[kind]
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", *lines) + body)
+        head = await client.hear_head()
+        assert head.split()[1] == "400"
+        await accepted.decided.wait()
+        assert accepted.transport is None
+
+
+async def test_a_handshake_with_a_body_of_nothing(autojump_clock: MockClock) -> None:
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", "Content-Length: 0"))
+        assert (await client.hear_head()).split()[1] == "101"
+        await accepted.decided.wait()
+        assert accepted.transport is not None
 
 
 async def test_a_limit_that_is_lower_for_a_while(autojump_clock: MockClock) -> None:

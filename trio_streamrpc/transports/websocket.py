@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
@@ -33,7 +32,7 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
-from trio_streamrpc.transports.fragments import FrameCounter
+from trio_streamrpc.transports.fragments import END_OF_HEAD, FrameCounter
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
     OrderlyStream,
@@ -81,6 +80,36 @@ HANDSHAKE_BYTES = 16 * 1024
 HEAD_BYTES = 64
 #: … and the whole of what a client asks with: more than trio-websocket takes.
 REQUEST_BYTES = 64 * 1024
+
+#: Names of headers that many handshakes have: kept once for all connections. Those that a client
+#: has made up are not interned, since what Python 3.12 interns it keeps for ever.
+USUAL = {
+    name: name
+    for name in (
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "cache-control",
+        "cookie",
+        "host",
+        "origin",
+        "pragma",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "upgrade",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+    )
+}
+
+#: How the line begins that names the host, in lower case.
+HOST = b"host:"
 
 #: How long a client that is turned away may take to read why, in seconds.
 FAREWELL = 1.0
@@ -369,6 +398,10 @@ async def _shake_hands(
     # trio-websocket keeps this one header to itself.
     host = _host_in(stream.head)
     stream.head, stream.head_bytes = b"", 0
+    if _has_body(request):
+        # Its frames would be looked for where the body is.
+        await request.reject(400, body=b"a handshake has no body\n")
+        return None
     if not origins.allow(_values_of(request, b"origin"), host):
         await request.reject(403, body=b"this origin is not allowed\n")
         return None
@@ -449,17 +482,21 @@ def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
     return kinds.get(status, Unavailable)(f"{message}: {said}" if said else message)
 
 
+def _has_body(request: trio_websocket.WebSocketRequest) -> bool:
+    lengths = _values_of(request, b"content-length")
+    return any(each != "0" for each in lengths) or bool(_values_of(request, b"transfer-encoding"))
+
+
 def _values_of(request: trio_websocket.WebSocketRequest, header: bytes) -> list[str]:
     return [value.decode("latin-1") for name, value in request.headers if name.lower() == header]
 
 
 def _host_in(head: bytes) -> str:
     """What the ``Host`` line of a request says; nothing, if there is not exactly one."""
-    found = _HOST_LINE.findall(head.partition(b"\r\n\r\n")[0])
-    return found[0].decode("latin-1") if len(found) == 1 else ""
-
-
-_HOST_LINE = re.compile(rb"(?im)^host:[ \t]*([^\r\n]*?)[ \t]*\r?$")
+    # No pattern for the line: what one takes for it may grow with the square of its length.
+    lines = END_OF_HEAD.split(head, maxsplit=1)[0].split(b"\n")
+    found = [line[len(HOST) :] for line in lines if line[: len(HOST)].lower() == HOST]
+    return found[0].strip(b" \t\r").decode("latin-1") if len(found) == 1 else ""
 
 
 def _path_of(request: trio_websocket.WebSocketRequest) -> str:
@@ -485,8 +522,8 @@ _HEADER_VALUE = re.compile(r"|[!-~\x80-\xff]|[!-~\x80-\xff][\t -~\x80-\xff]*[!-~
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    # Names are mostly the same for all connections of a server: they are kept once.
-    return {
-        sys.intern(name.decode("latin-1").lower()): value.decode("latin-1")
-        for name, value in headers
-    }
+    decoded = {}
+    for raw, value in headers:
+        name = raw.decode("latin-1").lower()
+        decoded[USUAL.get(name, name)] = value.decode("latin-1")
+    return decoded
