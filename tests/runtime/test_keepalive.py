@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from trio.testing import MockClock
 from trio_streamrpc.errors import ConnectionLost
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
-from trio_streamrpc.runtime.keepalive import Keepalive
+from trio_streamrpc.runtime.keepalive import Keepalive, _Watch
 
 
 class Silent:
@@ -97,6 +98,34 @@ async def test_one_that_is_forgotten_is_not_kept(autojump_clock: MockClock) -> N
         assert pings == []
         assert lost == []
         assert len(other.pings) == 1
+
+
+async def test_clients_that_come_and_go(autojump_clock: MockClock) -> None:
+    """However many, and however late they would have been looked at: what stays is watched on."""
+    keepalive = Keepalive()
+    stays = Silent(3000, 10)
+    start = trio.current_time()
+    before = watches()
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keepalive.run)
+        watch(keepalive, stays)
+        for _ in range(10):
+            some: list[Any] = [Silent(math.inf, math.inf) for _ in range(1000)]
+            for each in some:
+                watch(keepalive, each)
+            await trio.lowlevel.checkpoint()
+            for each in some:
+                keepalive.forget(each)
+        assert watches() - before <= 2500
+        assert trio.current_time() == start
+        await trio.sleep(3011)
+    assert [each - start for each in stays.pings] == [3000]
+    assert len(stays.lost) == 1
+
+
+def watches() -> int:
+    """How many there are, of whatever keepalive."""
+    return sum(type(each) is _Watch for each in gc.get_objects())
 
 
 async def test_a_message_that_cannot_be_written(autojump_clock: MockClock) -> None:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Keepalive"]
 
+#: How many watches of connections that are gone may wait for their time, beyond as many as are
+#: watched.
+SPARE = 1000
+
 
 class Keepalive:
     """Watches connections.
@@ -32,7 +36,8 @@ class Keepalive:
     def __init__(self) -> None:
         self._watches: dict[Connection, _Watch] = {}
         #: When each is to be looked at, the first in front; the number keeps watches from being
-        #: compared. One that is watched no more is dropped when its time comes.
+        #: compared. One that is watched no more is dropped when its time comes, or when there are
+        #: too many of them.
         self._due: list[tuple[float, int, _Watch]] = []
         self._numbers = count()
         self._parking = Parking()
@@ -49,6 +54,9 @@ class Keepalive:
         watch = self._watches.pop(connection, None)
         if watch is not None:
             watch.connection = None
+        if len(self._due) > 2 * len(self._watches) + SPARE:
+            self._due[:] = [each for each in self._due if each[2].connection is not None]
+            heapq.heapify(self._due)
 
     def _plan(self, watch: _Watch, due: float | None) -> None:
         if due is None:
