@@ -219,8 +219,8 @@ async def serve(
     run (R25). What it gives is ``current_call().identity`` from then on. To refuse the client it
     raises an :exc:`RpcError`, mostly :exc:`Unauthenticated` or :exc:`PermissionDenied`, which
     ``connect`` raises there with its code and the first 200 characters of its message, and without
-    its ``data``; for any other exception that is :exc:`Unauthenticated` without a word, and it is
-    logged. It has ``limits.handshake_timeout`` from the client's first byte on, and is cancelled
+    its ``data``; for any other exception (a :exc:`RemoteError` of a service that it has asked is
+    one), and for False, that is :exc:`Unauthenticated` without a word, and it is logged. It has ``limits.handshake_timeout`` from the client's first byte on, and is cancelled
     when the client goes away, or the server does.
 
     ``allowed_origins`` are the web pages that may connect, ``["https://example.com"]``: a browser
