@@ -8,11 +8,12 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 import trio.lowlevel
 from trio.testing import MockClock
 
-from trio_streamrpc.errors import ConnectionLost
+from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.runtime.keepalive import Keepalive, _Watch
@@ -47,7 +48,7 @@ class Silent:
     def wake_writer(self) -> None:
         pass
 
-    def lose(self, error: ConnectionLost) -> None:
+    def lose(self, error: RpcError) -> None:
         self.lost.append((trio.current_time(), error.message))
 
 
@@ -121,6 +122,39 @@ async def test_clients_that_come_and_go(autojump_clock: MockClock) -> None:
         await trio.sleep(3011)
     assert [each - start for each in stays.pings] == [3000]
     assert len(stays.lost) == 1
+
+
+class Faulty(Silent):
+    """A connection at which it fails, some time or other, to be looked at."""
+
+    remote = "faulty"
+    fails = False
+
+    @property
+    def alive(self) -> bool:
+        if self.fails:
+            raise RuntimeError("a fault")
+        return super().alive
+
+
+async def test_a_fault_is_one_connections(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 3: the others are looked after as ever."""
+    keepalive = Keepalive()
+    at_once, later, other = Faulty(5, 5), Faulty(5, 5), Silent(10, 5, answers=True)
+    at_once.fails = True
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keepalive.run)
+        for each in (at_once, later, other):
+            watch(keepalive, each)
+        assert len(at_once.lost) == 1
+        later.fails = True
+        await trio.sleep(35)
+        assert len(later.lost) == 1
+    assert later.lost[0][1] == "the connection failed: RuntimeError"
+    assert len(other.pings) == 3
+    assert len(caplog.records) == 2
 
 
 def watches() -> int:

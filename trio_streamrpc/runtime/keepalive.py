@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_streamrpc.errors import ConnectionLost
+from trio_streamrpc.errors import ConnectionLost, InternalError
+from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.stalls import end_stalled
 
@@ -47,7 +48,7 @@ class Keepalive:
     def watch(self, connection: Connection) -> None:
         """Look after a connection on which both sides have said hello (R25)."""
         watch = self._watches[connection] = _Watch(connection)
-        self._plan(watch, watch.check())
+        self._look(watch)
 
     def forget(self, connection: Connection) -> None:
         """Look after it no more; nothing is kept of it."""
@@ -58,7 +59,17 @@ class Keepalive:
             self._due[:] = [each for each in self._due if each[2].connection is not None]
             heapq.heapify(self._due)
 
-    def _plan(self, watch: _Watch, due: float | None) -> None:
+    def _look(self, watch: _Watch) -> None:
+        """Look at a connection, and plan when to look again."""
+        try:
+            due = watch.check()
+        except Exception as error:
+            # A fault of this library, or of a transport: that connection's end, and no other's.
+            connection = watch.connection
+            assert connection is not None
+            LOGGER.exception("the connection with %s failed", connection.remote)
+            connection.lose(InternalError(f"the connection failed: {type(error).__name__}"))
+            return
         if due is None:
             return
         heapq.heappush(self._due, (due, next(self._numbers), watch))
@@ -72,7 +83,7 @@ class Keepalive:
             now = trio.current_time()
             while due and (due[0][0] <= now or due[0][2].connection is None):
                 _, _, watch = heapq.heappop(due)
-                self._plan(watch, watch.check())
+                self._look(watch)
             self._until = due[0][0] if due else float("inf")
             with trio.move_on_at(self._until):
                 await self._parking.park()
