@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -228,6 +229,23 @@ async def test_origins(piece: int, autojump_clock: MockClock) -> None:
             assert head.split()[1] == ("101" if allowed else "403"), lines
             await accepted.decided.wait()
             assert (accepted.transport is not None) is allowed
+
+
+async def test_an_origin_that_is_refused_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page is not told why, and whoever runs the server has to find out; escaped, and cut."""
+    caplog.set_level(logging.INFO)
+    async with accepting() as (client, accepted):
+        line = "Origin: http://evil.example/\xff" + "x" * 1000
+        await client.send(request("/", "streamrpc.1.msgpack", line))
+        await accepted.decided.wait()
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "a client was refused: pages of 'http://evil.example/\\xffxxx"
+    )
+    assert record.getMessage().endswith("xxx' are not allowed at 'localhost'")
+    assert len(record.getMessage()) < 200
 
 
 async def test_several_hosts(autojump_clock: MockClock) -> None:

@@ -30,7 +30,8 @@ class Handshake:
     """What is known of a client before it is let in; what ``authenticate`` is called with (R25).
 
     All of it is what the client says of itself, save ``remote`` and ``certificate``. What may hold
-    a credential is not in the ``repr()``, so that it does not come into a log with that.
+    a credential is not in the ``repr()``, so that it does not come into a log with that. Compare a
+    secret by :func:`hmac.compare_digest`, which takes as long wherever the two differ.
     """
 
     #: The other end: ``"127.0.0.1:41733"``, the path of a Unix socket, or ``"memory"``.

@@ -10,6 +10,7 @@ a factor of five.
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -55,6 +56,8 @@ __all__ = [
     "listen",
     "turn_away",
 ]
+
+LOGGER = logging.getLogger("trio_streamrpc")
 
 #: The default ports are those of HTTP and HTTPS.
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
@@ -402,7 +405,14 @@ async def _shake_hands(
         # Its frames would be looked for where the body is.
         await request.reject(400, body=b"a handshake has no body\n")
         return None
-    if not origins.allow(_values_of(request, b"origin"), host):
+    asking = _values_of(request, b"origin")
+    if not origins.allow(asking, host):
+        # A browser tells its page nothing of it. Escaped and shortened: it is what a client sent.
+        LOGGER.info(
+            "a client was refused: pages of '%s' are not allowed at '%s'",
+            ascii(", ".join(asking))[1:-1][:80],
+            ascii(host)[1:-1][:80],
+        )
         await request.reject(403, body=b"this origin is not allowed\n")
         return None
     if path not in ("", "/") and _path_of(request) != unquote(path):
