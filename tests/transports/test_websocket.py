@@ -275,6 +275,43 @@ def test_a_host_of_blanks(end: bytes) -> None:
     assert host == ("a" + blanks.decode() + end.decode().removesuffix("\r\n"))
 
 
+LONG = {
+    "in a header": request("/", "streamrpc.1.msgpack", "X: " + " \t" * 7_500 + "\x00"),
+    "over many lines": request("/", "streamrpc.1.msgpack", "X: " + "\r\n " * 5_000 + "\x00"),
+    "behind a body": request("/", "streamrpc.1.msgpack", "Transfer-Encoding: chunked")
+    + b"0\r\nX: "
+    + b" " * 15_000
+    + b"\x00\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("where", LONG)
+@pytest.mark.parametrize("piece", [50, 100_000])
+async def test_a_handshake_of_blanks(where: str, piece: int, autojump_clock: MockClock) -> None:
+    """It is hung up on before anything is made of it, which would take seconds."""
+    asked = LONG[where]
+    async with accepting() as (client, accepted):
+        with suppress(trio.BrokenResourceError):
+            for start in range(0, len(asked), piece):
+                await client.send(asked[start : start + piece])
+        await accepted.decided.wait()
+        assert accepted.transport is None
+        answer = await read_all(client.stream)
+        # What comes behind the head may come behind the answer to it.
+        assert answer == b"" or (where == "behind a body" and b" 400 " in answer)
+
+
+async def test_blanks_that_are_no_more_than_usual(autojump_clock: MockClock) -> None:
+    """In a handshake there may be some; in messages, any number."""
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", "X: x" + " " * 59))
+        assert (await client.hear_head()).split()[1] == "101"
+        await accepted.decided.wait()
+        assert accepted.transport is not None
+        await client.send_frame(BINARY, b" " * 10_000)
+        assert await accepted.transport.receive() == b" " * 10_000
+
+
 BODIES = {
     "by its length": (("Content-Length: 4",), b"\x82\x00\x82\x00"),
     "in chunks": (("Transfer-Encoding: chunked",), b"4\r\n\x82\x00\x82\x00\r\n0\r\n\r\n"),

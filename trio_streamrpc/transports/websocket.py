@@ -79,6 +79,11 @@ RECEIVE_BYTES = 256 * 1024
 #: only between two reads.
 HANDSHAKE_BYTES = 16 * 1024
 
+#: What no handshake has, and what h11 takes seconds for: a header with so many blanks, which may be
+#: spread over lines, takes it a time that grows with the square of their number.
+BLANKS = 64
+_BLANKS = re.compile(rb"[ \t\r\n]{%d}" % BLANKS)
+
 #: What a server answers a handshake with begins with its status, within so many bytes.
 HEAD_BYTES = 64
 #: … and the whole of what a client asks with: more than trio-websocket takes.
@@ -129,6 +134,9 @@ class CountedStream(trio.abc.Stream):
     Endless fragments make no message, and neither do control frames: more than twice the longest
     message without a whole one, or too many fragments of it, and the stream is broken off. What is
     read at once is handed on a few frames at a time.
+
+    Until the handshake is done (:meth:`settle`), less is read at once, and it is broken off as well
+    if what comes would keep h11 busy.
     """
 
     def __init__(
@@ -144,6 +152,8 @@ class CountedStream(trio.abc.Stream):
         self._at = 0
         #: How much is read at once.
         self.receive_bytes = HANDSHAKE_BYTES
+        #: The last bytes of the handshake, as long as it is not done.
+        self._tail: bytes | None = b""
         #: The first bytes that came in, and how many of them are kept at most.
         self.head = b""
         self.head_bytes = head_bytes
@@ -170,6 +180,11 @@ class CountedStream(trio.abc.Stream):
             if len(self.head) < self.head_bytes:
                 self.head += data[: self.head_bytes]
             self.last_heard = self._now()
+            if self._tail is not None:
+                tail = self._tail + data
+                if _BLANKS.search(tail):
+                    raise trio.BrokenResourceError("too many blanks in a handshake")
+                self._tail = tail[1 - BLANKS :]
         end = self._frames.cut(data, start)
         if self._frames.exceeded:
             raise self._exceed()
@@ -178,6 +193,11 @@ class CountedStream(trio.abc.Stream):
             return data[start:] if start else data
         self._rest, self._at = data, end
         return data[start:end]
+
+    def settle(self) -> None:
+        """The handshake is done: what comes now is messages."""
+        self.receive_bytes = RECEIVE_BYTES
+        self._tail = None
 
     def _exceed(self) -> trio.BrokenResourceError:
         self.exceeded = True
@@ -204,7 +224,7 @@ class WebSocketTransport(Transport):
         self._socket = socket
         self._stream = stream
         # It stands on a handshake that is done.
-        stream.receive_bytes = RECEIVE_BYTES
+        stream.settle()
         self._close_timeout = close_timeout
         self.encoding = encoding
         self.remote = remote
