@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
@@ -155,6 +155,32 @@ async def test_a_fault_is_one_connections(
     assert later.lost[0][1] == "the connection failed: RuntimeError"
     assert len(other.pings) == 3
     assert len(caplog.records) == 2
+
+
+async def test_a_process_that_stands_still_after_it_has_asked(mock_clock: MockClock) -> None:
+    """What has come meanwhile is read before anybody is given up."""
+    keepalive = Keepalive()
+    many = [Silent(1, 1) for _ in range(20)]
+
+    async def read(connection: Silent) -> None:
+        # The answer is there when the process goes on, as is the deadline.
+        await trio.sleep(1.5)
+        connection.last_heard = trio.current_time()
+
+    async with open_background_nursery() as nursery:
+        nursery.start_soon(keepalive.run)
+        await wait_all_tasks_blocked()
+        for each in many:
+            watch(keepalive, each)
+        mock_clock.jump(1)
+        await wait_all_tasks_blocked()
+        for each in many:
+            assert len(each.pings) == 1
+            nursery.start_soon(read, each)
+        await wait_all_tasks_blocked()
+        mock_clock.jump(100)
+        await wait_all_tasks_blocked()
+    assert [each.lost for each in many] == [[] for _ in many]
 
 
 def watches() -> int:
