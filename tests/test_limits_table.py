@@ -437,6 +437,13 @@ def test_features_of_a_hello(encoding: Encoding) -> None:
             talk.hears(hello)
         else:
             assert breaks(talk, hello) == 1009
+    for length in (16_384, 16_385):
+        talk = Talk("accepting", encoding, greeted=False)
+        hello = {**HELLO, "features": ["x" * 384], "session": "x" * (length - 384)}
+        if length == 16_384:
+            talk.hears(hello)
+        else:
+            assert breaks(talk, hello) == 1009
 
 
 @BOTH

@@ -290,3 +290,31 @@ async def test_the_blocks_error_and_a_companions_are_a_group():
             raise ValueError("block")
     assert caught.group_contains(KeyError, match="task")
     assert caught.group_contains(ValueError, match="block")
+
+
+async def test_the_way_in_and_out_is_not_interrupted_half_way(monkeypatch):
+    """As with Trio's own: between the block and what closes the nursery, nothing is raised."""
+    protected: list[bool] = []
+    opened = trio.open_nursery()
+
+    class Manager:
+        async def __aenter__(self) -> trio.Nursery:
+            protected.append(trio.lowlevel.currently_ki_protected())
+            return await opened.__aenter__()
+
+        async def __aexit__(self, *error: object) -> bool | None:
+            protected.append(trio.lowlevel.currently_ki_protected())
+            return await opened.__aexit__(*error)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio, "open_nursery", Manager)
+        companion = open_companion_nursery()
+
+    async def run_it() -> None:
+        async with companion:
+            protected.append(trio.lowlevel.currently_ki_protected())
+
+    # A task is not protected, whatever its parent is.
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_it)
+    assert protected == [True, False, True]

@@ -38,16 +38,19 @@ class open_companion_nursery:  # noqa: N801  # it is called like a function, as 
     group for this nursery's sake.
     """
 
-    # No generator: one that is held open costs a good part of what an idle connection may take.
+    # No generator: one that is held open costs a good part of what an idle connection may take. As
+    # Trio's own, it is not interrupted half-way in or out: the nursery would be left open.
 
     def __init__(self) -> None:
         self._manager = trio.open_nursery()
         self._nursery: trio.Nursery | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> trio.Nursery:
         self._nursery = await self._manager.__aenter__()
         return self._nursery
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         kind: type[BaseException] | None,

@@ -219,13 +219,17 @@ async def serve(
     run (R25). What it gives is ``current_call().identity`` from then on. To refuse the client it
     raises an :exc:`RpcError`, mostly :exc:`Unauthenticated` or :exc:`PermissionDenied`, which
     ``connect`` raises there with its code and the first 200 characters of its message, and without
-    its ``data``; for any other exception that is :exc:`Unauthenticated` without a word, and it is
-    logged. It has ``limits.handshake_timeout`` from the client's first byte on, and is cancelled
-    when the client goes away, or the server does.
+    its ``data``. For any other exception (a :exc:`RemoteError` of a service that it has asked is
+    one), and for False, that is :exc:`Unauthenticated` without a word, and it is logged. It has
+    ``limits.handshake_timeout`` from the client's first byte on, and is cancelled when the client
+    goes away, or the server does.
 
     ``allowed_origins`` are the web pages that may connect, ``["https://example.com"]``: a browser
     that comes from elsewhere is refused with HTTP status 403. Without it, those of the host that
-    the client has asked for, at the same port. What is no browser sends no ``Origin``, and passes.
+    the client has asked for, at the same port; over ``wss``, if they are encrypted as well. What is
+    no browser sends no ``Origin``, and passes. Any name that leads to this machine is such a host,
+    an attacker's too: where browsers can get to a server that has no ``authenticate``, list the
+    origins.
 
     Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL or no
     origin, and for ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and

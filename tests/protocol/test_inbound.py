@@ -787,6 +787,9 @@ def test_a_pong_is_reported(encoding: Encoding) -> None:
     [
         {"metadata": {"a": "x" * 16_384}},
         {"features": ["f"] * 65},
+        {"features": ["f" * 8_192, "f" * 8_193]},
+        {"session": "s" * 16_385},
+        {"features": ["f" * 8_192], "session": "s" * 8_193},
     ],
 )
 def test_a_hello_with_too_much_in_it(encoding: Encoding, more: dict[str, Any]) -> None:

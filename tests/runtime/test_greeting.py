@@ -34,6 +34,7 @@ from trio_streamrpc import (
 )
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
+from trio_streamrpc.runtime.handshake import Authenticate
 from trio_streamrpc.testing import open_pair
 from trio_streamrpc.transports.memory import open_memory_transports
 
@@ -79,7 +80,9 @@ class Accepting:
 
 
 @asynccontextmanager
-async def accepting(encoding: Encoding = "msgpack", **options: Any) -> AsyncIterator[Accepting]:
+async def accepting(
+    encoding: Encoding = "msgpack", *, authenticate: Authenticate | None = None, **options: Any
+) -> AsyncIterator[Accepting]:
     here, there = open_memory_transports(encoding=encoding, capacity=100)
     side = Accepting(Peer(there), Gate())
 
@@ -87,7 +90,11 @@ async def accepting(encoding: Encoding = "msgpack", **options: Any) -> AsyncIter
         try:
             with side.scope:
                 async with open_connection(
-                    here, "accepting", serving=side.service, authenticate=side.gate, **options
+                    here,
+                    "accepting",
+                    serving=side.service,
+                    authenticate=authenticate or side.gate,
+                    **options,
                 ) as connection:
                     side.connection = connection
                     side.entered.set()
@@ -244,7 +251,19 @@ async def fails_twice(handshake: Handshake) -> None:
     raise ExceptionGroup("secret", [ValueError("secret"), PermissionDenied("secret")])
 
 
-@pytest.mark.parametrize("authenticate", [fails, returns, fails_twice])
+async def passes_on(handshake: Handshake) -> None:
+    # As one does that asks another service, whose handler has raised that.
+    error = RemoteError("the secret of that service")
+    error.name = "ValueError"
+    raise error
+
+
+async def returns_false(handshake: Handshake) -> bool:
+    """Which would let everybody in, if it meant anything else."""
+    return handshake.metadata.get("token") == "secret"
+
+
+@pytest.mark.parametrize("authenticate", [fails, returns, fails_twice, passes_on, returns_false])
 async def test_any_other_exception_is_told_without_a_word_of_it(
     authenticate: Any, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -311,6 +330,42 @@ async def breaks_the_rules(side: Accepting) -> None:
 
 async def is_cancelled(side: Accepting) -> None:
     side.scope.cancel()
+
+
+@pytest.mark.parametrize("end", [goes_away, breaks_the_rules, is_cancelled])
+async def test_it_is_cancelled_and_something_fails_besides(
+    end: Callable[[Accepting], Awaitable[None]],
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It ends as it would have; what has failed is logged like any other failure of it."""
+    called = trio.Event()
+
+    async def fails_at_last() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("the secret\r\nroot: logged in")
+
+    async def authenticate(handshake: Handshake) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails_at_last)
+            called.set()
+            await trio.sleep_forever()
+
+    async with accepting(authenticate=authenticate) as side:
+        await side.peer.says(HELLO)
+        await called.wait()
+        await end(side)
+        await side.over.wait()
+        assert side.scope.cancelled_caught == (end is is_cancelled)
+        if end is goes_away:
+            assert isinstance(side.error, ConnectionLost)
+        elif end is breaks_the_rules:
+            assert isinstance(side.error, RemoteProtocolError)
+    [record] = caplog.records
+    assert record.getMessage().startswith("authenticate failed")
+    assert "\r" not in record.getMessage()
 
 
 @pytest.mark.parametrize("end", [goes_away, breaks_the_rules, is_cancelled])

@@ -61,6 +61,23 @@ def test_a_few_frames_at_a_time(frames: list[bytes], cuts: list[int]) -> None:
     assert len(ends) <= len(places) - 1 + len(frames) // AT_ONCE + 1
 
 
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n"])
+@pytest.mark.parametrize("piece", [1, 2, 3, 1000])
+def test_the_end_of_a_head(end: bytes, piece: int) -> None:
+    """It is where the WebSocket library finds it, which takes line feeds alone as well."""
+    data = b"GET / HTTP/1.1\r\nHost: h" + end + frame(BINARY, fin=False) + frame(CONTINUATION)
+    counter = FrameCounter()
+    most = 0
+    for start in range(0, len(data), piece):
+        read = data[start : start + piece]
+        assert counter.cut(read) == len(read)
+        most = max(most, counter.fragments)
+    assert counter.fragments == 0
+    assert most == 1 or piece == 1000
+    frames = frame(CONTINUATION, b"x", fin=False) * (AT_ONCE + 1)
+    assert counter.cut(frames) < len(frames)
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("mask", [False, True])
 def test_byte_by_byte(length: int, mask: bool) -> None:

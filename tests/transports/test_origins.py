@@ -104,6 +104,7 @@ SAME: list[tuple[str, str, bool]] = [
     ("https://example.com", "example.com", True),
     ("https://example.com", "example.com:443", True),
     ("https://example.com:443", "example.com", True),
+    ("https://example.com:8443", "example.com:8443", True),
     ("http://example.com:80", "example.com", False),
     ("http://example.com", "example.com:80", False),
     ("http://localhost:8080", "localhost:8080", False),
@@ -129,6 +130,8 @@ OTHER: list[tuple[str, str, bool]] = [
     ("http://localhost:8080", "127.0.0.1:8080", False),
     # A page that was not encrypted may have been changed on its way.
     ("http://example.com", "example.com", True),
+    ("http://example.com:8443", "example.com:8443", True),
+    ("http://example.com:443", "example.com", True),
     ("app://example.com", "example.com", False),
     ("null", "null", False),
     ("null", "example.com", False),

@@ -20,7 +20,12 @@ from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.bytestream import ByteStreamTransport, accept_stream, open_stream
-from trio_streamrpc.transports.sockets import OrderlyStream, peer_address, peer_name
+from trio_streamrpc.transports.sockets import (
+    OrderlyStream,
+    _agree_on_port,
+    peer_address,
+    peer_name,
+)
 from trio_streamrpc.transports.urls import scheme_of
 
 LIMITS = Limits(close_timeout=5, handshake_timeout=2)
@@ -372,3 +377,20 @@ async def test_errors_of_a_transport_are_of_two_kinds() -> None:
         await transport.aclose()
         with pytest.raises(ConnectionLost):
             await transport.receive()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_listeners_that_do_not_agree_on_a_port(cancelled: bool) -> None:
+    """It is taken, or they are cancelled before they have it: all of them are closed."""
+    listeners = [listener for _ in range(3) for listener in await open_tcp_listeners()]
+    sockets = [each.socket for each in listeners]
+    with trio.CancelScope() as scope:
+        if cancelled:
+            scope.cancel()
+        with pytest.raises(trio.Cancelled if cancelled else OSError):
+            await _agree_on_port(listeners)
+    assert [each.fileno() for each in sockets] == [-1, -1, -1]
+
+
+async def open_tcp_listeners() -> list[trio.SocketListener]:
+    return await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -39,6 +40,7 @@ from trio_streamrpc.transports.websocket import (
     CountedStream,
     WebSocketTransport,
     _Guard,
+    _host_in,
     accept_websocket,
     connect_websocket,
     listen,
@@ -180,6 +182,23 @@ async def test_what_the_handshake_tells(autojump_clock: MockClock) -> None:
         assert transport.certificate() is None
 
 
+async def test_names_of_headers(autojump_clock: MockClock) -> None:
+    """Those that are usual are kept once; those that a client makes up are kept with it alone."""
+    names = []
+    for _ in range(2):
+        async with accepting() as (client, accepted):
+            lines = "Authorization: x", "X-Made-Up-By-Me: x"
+            await client.send(request("/", "streamrpc.1.msgpack", *lines))
+            await accepted.decided.wait()
+            assert accepted.transport is not None
+            names.append({name: name for name in accepted.transport.headers})
+    for name in ("host", "authorization"):
+        assert names[0][name] is names[1][name]
+    # Python 3.12 keeps what is interned for ever.
+    made_up = names[0]["x-made-up-by-me"]
+    assert sys.intern("x-made-up-by-me") is not made_up
+
+
 @pytest.mark.parametrize("piece", [1, 1000])
 async def test_origins(piece: int, autojump_clock: MockClock) -> None:
     """403 before the upgrade, whichever path and subprotocol was asked for."""
@@ -212,6 +231,23 @@ async def test_origins(piece: int, autojump_clock: MockClock) -> None:
             assert (accepted.transport is not None) is allowed
 
 
+async def test_an_origin_that_is_refused_is_logged(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page is not told why, and whoever runs the server has to find out; escaped, and cut."""
+    caplog.set_level(logging.INFO)
+    async with accepting() as (client, accepted):
+        line = "Origin: http://evil.example/\xff" + "x" * 1000
+        await client.send(request("/", "streamrpc.1.msgpack", line))
+        await accepted.decided.wait()
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "a client was refused: pages of 'http://evil.example/\\xffxxx"
+    )
+    assert record.getMessage().endswith("xxx' are not allowed at 'localhost'")
+    assert len(record.getMessage()) < 200
+
+
 async def test_several_hosts(autojump_clock: MockClock) -> None:
     """What would make one origin or another the same is no request at all."""
     lines = "Host: evil.example", "Origin: http://evil.example"
@@ -220,6 +256,87 @@ async def test_several_hosts(autojump_clock: MockClock) -> None:
         await accepted.decided.wait()
         assert accepted.transport is None
         assert b" 101 " not in await read_all(client.stream)
+
+
+async def test_a_host_behind_the_head(autojump_clock: MockClock) -> None:
+    """Where the head ends with line feeds alone, what comes behind it is none of it either."""
+    async with accepting() as (client, accepted):
+        await client.send(request().replace(b"\r\n", b"\n") + b"Host: evil.example\n")
+        await accepted.decided.wait()
+        assert accepted.transport is not None
+        assert accepted.transport.headers["host"] == "localhost"
+
+
+@pytest.mark.parametrize("end", [b"b\r\n", b"\rb\r\n"])
+def test_a_host_of_blanks(end: bytes) -> None:
+    """A long line takes no longer than its length: where it did, this would not end."""
+    blanks = b" \t" * 500_000
+    host = _host_in(b"GET / HTTP/1.1\r\nHost:" + blanks + b"a" + blanks + end + b"\r\n")
+    assert host == ("a" + blanks.decode() + end.decode().removesuffix("\r\n"))
+
+
+LONG = {
+    "in a header": request("/", "streamrpc.1.msgpack", "X: " + " \t" * 7_500 + "\x00"),
+    "over many lines": request("/", "streamrpc.1.msgpack", "X: " + "\r\n " * 5_000 + "\x00"),
+    "behind a body": request("/", "streamrpc.1.msgpack", "Transfer-Encoding: chunked")
+    + b"0\r\nX: "
+    + b" " * 15_000
+    + b"\x00\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("where", LONG)
+@pytest.mark.parametrize("piece", [50, 100_000])
+async def test_a_handshake_of_blanks(where: str, piece: int, autojump_clock: MockClock) -> None:
+    """It is hung up on before anything is made of it, which would take seconds."""
+    asked = LONG[where]
+    async with accepting() as (client, accepted):
+        with suppress(trio.BrokenResourceError):
+            for start in range(0, len(asked), piece):
+                await client.send(asked[start : start + piece])
+        await accepted.decided.wait()
+        assert accepted.transport is None
+        answer = await read_all(client.stream)
+        # What comes behind the head may come behind the answer to it.
+        assert answer == b"" or (where == "behind a body" and b" 400 " in answer)
+
+
+async def test_blanks_that_are_no_more_than_usual(autojump_clock: MockClock) -> None:
+    """In a handshake there may be some; in messages, any number."""
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", "X: x" + " " * 59))
+        assert (await client.hear_head()).split()[1] == "101"
+        await accepted.decided.wait()
+        assert accepted.transport is not None
+        await client.send_frame(BINARY, b" " * 10_000)
+        assert await accepted.transport.receive() == b" " * 10_000
+
+
+BODIES = {
+    "by its length": (("Content-Length: 4",), b"\x82\x00\x82\x00"),
+    "in chunks": (("Transfer-Encoding: chunked",), b"4\r\n\x82\x00\x82\x00\r\n0\r\n\r\n"),
+    "that is still to come": (("Content-Length: 4",), b""),
+}
+
+
+@pytest.mark.parametrize("kind", BODIES)
+async def test_a_handshake_with_a_body(kind: str, autojump_clock: MockClock) -> None:
+    """Nobody has one; who looks for frames would look for them in it."""
+    lines, body = BODIES[kind]
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", *lines) + body)
+        head = await client.hear_head()
+        assert head.split()[1] == "400"
+        await accepted.decided.wait()
+        assert accepted.transport is None
+
+
+async def test_a_handshake_with_a_body_of_nothing(autojump_clock: MockClock) -> None:
+    async with accepting() as (client, accepted):
+        await client.send(request("/", "streamrpc.1.msgpack", "Content-Length: 0"))
+        assert (await client.hear_head()).split()[1] == "101"
+        await accepted.decided.wait()
+        assert accepted.transport is not None
 
 
 async def test_a_limit_that_is_lower_for_a_while(autojump_clock: MockClock) -> None:

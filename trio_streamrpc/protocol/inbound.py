@@ -55,9 +55,11 @@ ABANDONED = STATES["ABANDONED"]
 #: How the other side's ids leave IDLE.
 OPENED = {name: STATES[state] for name, state in TABLE["IDLE"]["RECEIVED"].items()}
 
-#: The longest metadata that is taken, with a hello or a call, and the most features.
+#: The longest metadata that is taken, with a hello or a call, and the most features; these, and the
+#: session, are that long together at most, in characters.
 METADATA_BYTES = 16 * 1024
 MAX_FEATURES = 64
+FEATURES_LENGTH = 16 * 1024
 #: Below this, a message is not worth a copy of what is kept of it.
 SMALL_MESSAGE = 1024
 
@@ -67,7 +69,12 @@ def receive_hello(endpoint: Endpoint, frame: Hello) -> Event | None:
         raise reactions.SECOND_HELLO.error()
     if frame.version != VERSION:
         raise reactions.UNKNOWN_VERSION.error(frame.version)
-    if len(frame.metadata) > METADATA_BYTES or len(frame.features) > MAX_FEATURES:
+    length = sum(map(len, frame.features)) + len(frame.session or "")
+    if (
+        len(frame.metadata) > METADATA_BYTES
+        or len(frame.features) > MAX_FEATURES
+        or length > FEATURES_LENGTH
+    ):
         # It is kept for as long as the connection lives, and comes before any credential.
         raise reactions.HELLO_TOO_LONG.error()
     frame.metadata = frame.metadata.copy()

@@ -110,8 +110,10 @@ NO_HELLO = _connection(
 SECOND_HELLO = _connection("R25", "a second `hello`", "a second hello")
 UNKNOWN_VERSION = _connection("R25", "an unknown version", "unknown version {} of the protocol")
 HELLO_TOO_LONG = _connection(
-    "R25", "a `hello` with more than 16 KiB of metadata, or more than 64 features",
-    "a hello with too much in it", TOO_BIG,
+    "R25",
+    "a `hello` with more than 16 KiB of metadata, more than 64 features, or more than 16,384 "
+    "characters of features and session",
+    "a hello with too much in it: more than 16 KiB of metadata, or too many features", TOO_BIG,
 )  # fmt: skip
 EARLY_BYTES = _connection(
     "R25", "more than `max_early_bytes` before `authenticate` has let the other side in",

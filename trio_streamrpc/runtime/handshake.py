@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
-from trio_streamrpc.errors import ERRORS_BY_CODE, Code, RpcError, Unauthenticated
+import trio
+
+from trio_streamrpc.errors import ERRORS_BY_CODE, Code, RemoteError, RpcError, Unauthenticated
 from trio_streamrpc.nurseries import leaves
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.failures import LOGGER, tell, text_of
@@ -28,7 +30,8 @@ class Handshake:
     """What is known of a client before it is let in; what ``authenticate`` is called with (R25).
 
     All of it is what the client says of itself, save ``remote`` and ``certificate``. What may hold
-    a credential is not in the ``repr()``, so that it does not come into a log with that.
+    a credential is not in the ``repr()``, so that it does not come into a log with that. Compare a
+    secret by :func:`hmac.compare_digest`, which takes as long wherever the two differ.
     """
 
     #: The other end: ``"127.0.0.1:41733"``, the path of a Unix socket, or ``"memory"``.
@@ -81,13 +84,23 @@ def check_authenticate(authenticate: Any) -> None:
 
 
 async def ask(authenticate: Authenticate, handshake: Handshake) -> Any:
-    """What ``authenticate`` says. Raises :exc:`TypeError` for one that is no async function."""
+    """What ``authenticate`` says.
+
+    Raises :exc:`TypeError` for one that is no async function, and for False: nobody is called that,
+    and who means to refuse a client with it would let everybody in.
+    """
     given = authenticate(handshake)
     if not inspect.isawaitable(given):
         raise TypeError(
             f"authenticate is no async function: it has returned {type(given).__name__}"
         )
-    return await given
+    identity = await given
+    if identity is False:
+        raise TypeError(
+            "authenticate has returned False, which is nobody: to refuse a client, raise "
+            "Unauthenticated"
+        )
+    return identity
 
 
 async def identify(authenticate: Authenticate, handshake: Handshake) -> Any:
@@ -101,6 +114,14 @@ async def identify(authenticate: Authenticate, handshake: Handshake) -> Any:
         return await ask(authenticate, handshake)
     except Exception as error:
         refusal = _refusal(error)
+    except BaseExceptionGroup as group:
+        # A nursery in authenticate was cancelled, and something failed besides: what is logged of
+        # that is logged here, and the cancellation goes on.
+        cancelled, failures = group.split(trio.Cancelled)
+        if cancelled is None or not isinstance(failures, Exception):
+            raise
+        _log(failures)
+        raise leaves(cancelled)[0] from None
     # Outside of the except block: where it came from is nobody's business any more.
     raise refusal
 
@@ -110,7 +131,8 @@ def _refusal(error: Exception) -> RpcError:
     if isinstance(error, BaseExceptionGroup) and len(leaves(error)) == 1:
         # A nursery in authenticate has wrapped it.
         [chosen] = leaves(error)
-    if not isinstance(chosen, RpcError):
+    if not isinstance(chosen, RpcError) or isinstance(chosen, RemoteError):
+        # What another side has raised, whom authenticate has asked, was not chosen here.
         _log(error)
         return Unauthenticated("authentication failed")
     # A user's class may do anything when it is copied, and tells what it tells here.

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_streamrpc.errors import ConnectionLost
+from trio_streamrpc.errors import ConnectionLost, InternalError
+from trio_streamrpc.runtime.failures import LOGGER
 from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.stalls import end_stalled
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
 
 __all__ = ["Keepalive"]
+
+#: How many watches of connections that are gone may wait for their time, beyond as many as are
+#: watched.
+SPARE = 1000
 
 
 class Keepalive:
@@ -32,7 +37,8 @@ class Keepalive:
     def __init__(self) -> None:
         self._watches: dict[Connection, _Watch] = {}
         #: When each is to be looked at, the first in front; the number keeps watches from being
-        #: compared. One that is watched no more is dropped when its time comes.
+        #: compared. One that is watched no more is dropped when its time comes, or when there are
+        #: too many of them.
         self._due: list[tuple[float, int, _Watch]] = []
         self._numbers = count()
         self._parking = Parking()
@@ -42,15 +48,28 @@ class Keepalive:
     def watch(self, connection: Connection) -> None:
         """Look after a connection on which both sides have said hello (R25)."""
         watch = self._watches[connection] = _Watch(connection)
-        self._plan(watch, watch.check())
+        self._look(watch)
 
     def forget(self, connection: Connection) -> None:
         """Look after it no more; nothing is kept of it."""
         watch = self._watches.pop(connection, None)
         if watch is not None:
             watch.connection = None
+        if len(self._due) > 2 * len(self._watches) + SPARE:
+            self._due[:] = [each for each in self._due if each[2].connection is not None]
+            heapq.heapify(self._due)
 
-    def _plan(self, watch: _Watch, due: float | None) -> None:
+    def _look(self, watch: _Watch) -> None:
+        """Look at a connection, and plan when to look again."""
+        try:
+            due = watch.check()
+        except Exception as error:
+            # A fault of this library, or of a transport: that connection's end, and no other's.
+            connection = watch.connection
+            assert connection is not None
+            LOGGER.exception("the connection with %s failed", connection.remote)
+            connection.lose(InternalError(f"the connection failed: {type(error).__name__}"))
+            return
         if due is None:
             return
         heapq.heappush(self._due, (due, next(self._numbers), watch))
@@ -64,10 +83,13 @@ class Keepalive:
             now = trio.current_time()
             while due and (due[0][0] <= now or due[0][2].connection is None):
                 _, _, watch = heapq.heappop(due)
-                self._plan(watch, watch.check())
+                self._look(watch)
             self._until = due[0][0] if due else float("inf")
             with trio.move_on_at(self._until):
                 await self._parking.park()
+            # What has come by now is read before anybody is judged: a process that stood still
+            # finds answers and deadlines at once, in whatever order.
+            await trio.lowlevel.checkpoint()
 
 
 class _Watch:

@@ -7,7 +7,9 @@ Here only the frames' headers are looked at (RFC 6455, section 5.2).
 
 from __future__ import annotations
 
-__all__ = ["AT_ONCE", "MAX_FRAGMENTS", "FrameCounter"]
+import re
+
+__all__ = ["AT_ONCE", "END_OF_HEAD", "MAX_FRAGMENTS", "FrameCounter"]
 
 #: The most frames that are handed on before others may run: some milliseconds' work.
 AT_ONCE = 64
@@ -16,7 +18,9 @@ AT_ONCE = 64
 #: in each.
 MAX_FRAGMENTS = 4096
 
-END_OF_HEAD = b"\r\n\r\n"
+#: The empty line that ends the head of a handshake, as h11 finds it: line feeds alone are enough.
+#: With another one, a peer would choose where frames are looked for.
+END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 #: The bits of a frame's first two bytes: its last fragment; control frames; a mask; the length.
 FIN, CONTROL, MASK, LENGTH = 0x80, 0x08, 0x80, 0x7F
@@ -59,11 +63,11 @@ class FrameCounter:
     def _skip_head(self, data: bytes | bytearray, start: int) -> int:
         assert self._head is not None
         head = self._head + data[start:]
-        found = head.find(END_OF_HEAD)
-        if found < 0:
-            self._head = head[1 - len(END_OF_HEAD) :]
+        found = END_OF_HEAD.search(head)
+        if found is None:
+            self._head = head[-2:]
             return len(data)
-        at = start + found + len(END_OF_HEAD) - len(self._head)
+        at = start + found.end() - len(self._head)
         self._head = None
         return at
 

@@ -36,7 +36,9 @@ class Origins:
 
     def __init__(self, allowed: Sequence[str] | None = None, *, encrypted: bool = False) -> None:
         self._allowed = None if allowed is None else _parsed(allowed)
-        self._encrypted = encrypted
+        # What is not encrypted here may have been on its way, up to a proxy. Where it is, whoever
+        # stands in between may have made a page that is not, at whatever port.
+        self._schemes = ("https",) if encrypted else ("http", "https")
 
     def allow(self, origins: Sequence[str], host: str) -> bool:
         """Whether to answer a handshake with these ``Origin`` headers, for that ``Host``."""
@@ -55,11 +57,10 @@ class Origins:
     def _is_same_host(self, origin: Origin, host: str) -> bool:
         scheme, name, port = origin
         found = _AUTHORITY.fullmatch(host)
-        if found is None or scheme not in ("http", "https"):
+        if found is None or scheme not in self._schemes:
             return False
-        # A port that is left out is the one that the browser's URL means: what is not encrypted
-        # here may have been on its way, up to a proxy.
-        implied = DEFAULT_PORTS["https" if self._encrypted else scheme]
+        # A port that is left out is the one that the browser's URL means.
+        implied = DEFAULT_PORTS[scheme]
         named = implied if found["port"] is None else int(found["port"])
         return (name, port) == (_name(found["host"]), named)
 

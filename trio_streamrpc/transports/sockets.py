@@ -214,7 +214,8 @@ async def _agree_on_port(listeners: list[trio.SocketListener]) -> int:
                 [listeners[number]] = await trio.open_tcp_listeners(port, host=address[0])
     except BaseException:
         for listener in listeners:
-            await trio.aclose_forcefully(listener)
+            # No await: where this is cancelled, the first one would be the last that is closed.
+            listener.socket.close()
         raise
     return port
 

@@ -10,9 +10,9 @@ a factor of five.
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, cast
@@ -33,7 +33,7 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
-from trio_streamrpc.transports.fragments import FrameCounter
+from trio_streamrpc.transports.fragments import END_OF_HEAD, FrameCounter
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
     OrderlyStream,
@@ -57,6 +57,8 @@ __all__ = [
     "turn_away",
 ]
 
+LOGGER = logging.getLogger("trio_streamrpc")
+
 #: The default ports are those of HTTP and HTTPS.
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
@@ -77,10 +79,45 @@ RECEIVE_BYTES = 256 * 1024
 #: only between two reads.
 HANDSHAKE_BYTES = 16 * 1024
 
+#: What no handshake has, and what h11 takes seconds for: a header with so many blanks, which may be
+#: spread over lines, takes it a time that grows with the square of their number.
+BLANKS = 64
+_BLANKS = re.compile(rb"[ \t\r\n]{%d}" % BLANKS)
+
 #: What a server answers a handshake with begins with its status, within so many bytes.
 HEAD_BYTES = 64
 #: … and the whole of what a client asks with: more than trio-websocket takes.
 REQUEST_BYTES = 64 * 1024
+
+#: Names of headers that many handshakes have: kept once for all connections. Those that a client
+#: has made up are not interned, since what Python 3.12 interns it keeps for ever.
+USUAL = {
+    name: name
+    for name in (
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "cache-control",
+        "cookie",
+        "host",
+        "origin",
+        "pragma",
+        "sec-websocket-accept",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "upgrade",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-real-ip",
+    )
+}
+
+#: How the line begins that names the host, in lower case.
+HOST = b"host:"
 
 #: How long a client that is turned away may take to read why, in seconds.
 FAREWELL = 1.0
@@ -97,6 +134,9 @@ class CountedStream(trio.abc.Stream):
     Endless fragments make no message, and neither do control frames: more than twice the longest
     message without a whole one, or too many fragments of it, and the stream is broken off. What is
     read at once is handed on a few frames at a time.
+
+    Until the handshake is done (:meth:`settle`), less is read at once, and it is broken off as well
+    if what comes would keep h11 busy.
     """
 
     def __init__(
@@ -112,6 +152,8 @@ class CountedStream(trio.abc.Stream):
         self._at = 0
         #: How much is read at once.
         self.receive_bytes = HANDSHAKE_BYTES
+        #: The last bytes of the handshake, as long as it is not done.
+        self._tail: bytes | None = b""
         #: The first bytes that came in, and how many of them are kept at most.
         self.head = b""
         self.head_bytes = head_bytes
@@ -138,6 +180,11 @@ class CountedStream(trio.abc.Stream):
             if len(self.head) < self.head_bytes:
                 self.head += data[: self.head_bytes]
             self.last_heard = self._now()
+            if self._tail is not None:
+                tail = self._tail + data
+                if _BLANKS.search(tail):
+                    raise trio.BrokenResourceError("too many blanks in a handshake")
+                self._tail = tail[1 - BLANKS :]
         end = self._frames.cut(data, start)
         if self._frames.exceeded:
             raise self._exceed()
@@ -146,6 +193,11 @@ class CountedStream(trio.abc.Stream):
             return data[start:] if start else data
         self._rest, self._at = data, end
         return data[start:end]
+
+    def settle(self) -> None:
+        """The handshake is done: what comes now is messages."""
+        self.receive_bytes = RECEIVE_BYTES
+        self._tail = None
 
     def _exceed(self) -> trio.BrokenResourceError:
         self.exceeded = True
@@ -172,7 +224,7 @@ class WebSocketTransport(Transport):
         self._socket = socket
         self._stream = stream
         # It stands on a handshake that is done.
-        stream.receive_bytes = RECEIVE_BYTES
+        stream.settle()
         self._close_timeout = close_timeout
         self.encoding = encoding
         self.remote = remote
@@ -369,7 +421,18 @@ async def _shake_hands(
     # trio-websocket keeps this one header to itself.
     host = _host_in(stream.head)
     stream.head, stream.head_bytes = b"", 0
-    if not origins.allow(_values_of(request, b"origin"), host):
+    if _has_body(request):
+        # Its frames would be looked for where the body is.
+        await request.reject(400, body=b"a handshake has no body\n")
+        return None
+    asking = _values_of(request, b"origin")
+    if not origins.allow(asking, host):
+        # A browser tells its page nothing of it. Escaped and shortened: it is what a client sent.
+        LOGGER.info(
+            "a client was refused: pages of '%s' are not allowed at '%s'",
+            ascii(", ".join(asking))[1:-1][:80],
+            ascii(host)[1:-1][:80],
+        )
         await request.reject(403, body=b"this origin is not allowed\n")
         return None
     if path not in ("", "/") and _path_of(request) != unquote(path):
@@ -449,17 +512,21 @@ def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
     return kinds.get(status, Unavailable)(f"{message}: {said}" if said else message)
 
 
+def _has_body(request: trio_websocket.WebSocketRequest) -> bool:
+    lengths = _values_of(request, b"content-length")
+    return any(each != "0" for each in lengths) or bool(_values_of(request, b"transfer-encoding"))
+
+
 def _values_of(request: trio_websocket.WebSocketRequest, header: bytes) -> list[str]:
     return [value.decode("latin-1") for name, value in request.headers if name.lower() == header]
 
 
 def _host_in(head: bytes) -> str:
     """What the ``Host`` line of a request says; nothing, if there is not exactly one."""
-    found = _HOST_LINE.findall(head.partition(b"\r\n\r\n")[0])
-    return found[0].decode("latin-1") if len(found) == 1 else ""
-
-
-_HOST_LINE = re.compile(rb"(?im)^host:[ \t]*([^\r\n]*?)[ \t]*\r?$")
+    # No pattern for the line: what one takes for it may grow with the square of its length.
+    lines = END_OF_HEAD.split(head, maxsplit=1)[0].split(b"\n")
+    found = [line[len(HOST) :] for line in lines if line[: len(HOST)].lower() == HOST]
+    return found[0].strip(b" \t\r").decode("latin-1") if len(found) == 1 else ""
 
 
 def _path_of(request: trio_websocket.WebSocketRequest) -> str:
@@ -485,8 +552,8 @@ _HEADER_VALUE = re.compile(r"|[!-~\x80-\xff]|[!-~\x80-\xff][\t -~\x80-\xff]*[!-~
 
 
 def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    # Names are mostly the same for all connections of a server: they are kept once.
-    return {
-        sys.intern(name.decode("latin-1").lower()): value.decode("latin-1")
-        for name, value in headers
-    }
+    decoded = {}
+    for raw, value in headers:
+        name = raw.decode("latin-1").lower()
+        decoded[USUAL.get(name, name)] = value.decode("latin-1")
+    return decoded
