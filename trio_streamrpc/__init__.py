@@ -13,6 +13,8 @@ The layers, from the top; each imports only those below it::
 """
 
 from trio_streamrpc.batching import batched as batched
+from trio_streamrpc.children import connect_parent as connect_parent
+from trio_streamrpc.children import connect_process as connect_process
 from trio_streamrpc.client import connect as connect
 from trio_streamrpc.client import open_connection as open_connection
 from trio_streamrpc.contract.decorators import rpc as rpc
@@ -43,6 +45,7 @@ from trio_streamrpc.errors import Unimplemented as Unimplemented
 from trio_streamrpc.limits import Limits as Limits
 from trio_streamrpc.limits import Window as Window
 from trio_streamrpc.process import serve_forever as serve_forever
+from trio_streamrpc.relays import relay as relay
 from trio_streamrpc.runtime.calls import Call as Call
 from trio_streamrpc.runtime.calls import current_call as current_call
 from trio_streamrpc.runtime.connection import Connection as Connection

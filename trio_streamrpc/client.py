@@ -12,6 +12,7 @@ import trio
 
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
+from trio_streamrpc.dialects.base import Dialect, speech
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
@@ -20,7 +21,7 @@ from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.transports.base import Transport
-from trio_streamrpc.transports.urls import open_stream, scheme_of
+from trio_streamrpc.transports.urls import open_lines, open_stream, scheme_of
 
 __all__ = ["connect", "open_connection"]
 
@@ -30,6 +31,7 @@ async def connect(
     url: str,
     *,
     encoding: Encoding = "msgpack",
+    dialect: Dialect | None = None,
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
@@ -45,24 +47,29 @@ async def connect(
     ``unix:///path/of/the/socket``; ``ssl_context`` is for ``wss`` and ``tls``, which verify the
     server as ``ssl.create_default_context()`` does where none is given.
 
-    The block begins when the other side has said hello. ``serving`` is a service that the other
-    side may call back; ``metadata`` is what all calls are sent with, ``headers`` go with the
-    handshake of a WebSocket; other transports have none. ``interceptors`` stand around every call
-    that is made here, the first outermost. Raises :exc:`Unavailable` if nobody answers at the URL
-    or it is refused, and :exc:`ValueError` for a URL or an option that cannot be.
+    ``dialect`` is another system's wire, of those in :mod:`trio_streamrpc.dialects`; ``encoding``
+    is its own then. The block begins when the other side has said hello, where it says one.
+    ``serving`` is a service that the other side may call back; ``metadata`` is what all calls are
+    sent with, ``headers`` go with the handshake of a WebSocket; other transports have none.
+    ``interceptors`` stand around every call that is made here, the first outermost. Raises
+    :exc:`Unavailable` if nobody answers at the URL or it is refused, and :exc:`ValueError` for a
+    URL or an option that cannot be.
 
     Leaving the block ends what still runs on either side, and waits for the other side at most
     ``limits.close_timeout`` seconds. Handlers of ``serving`` that clean up for longer are waited
     for as long as they take: none is left behind.
     """
     limits = limits or Limits()
+    bare = {}
+    if dialect is not None:
+        limits, encoding, bare = dialect.limits(limits), "json", {"bare": True}
     # What is wrong with the arguments is told before anything is opened.
     payloads = payloads_for(encoding, converter)
     table = None if serving is None else MethodTable.of(serving)
     scheme = scheme_of(url)
     async with (
         scheme.connect(
-            url, encoding=encoding, limits=limits, headers=headers, ssl_context=ssl_context
+            url, encoding=encoding, limits=limits, headers=headers, ssl_context=ssl_context, **bare
         ) as transport,
         run_connection(
             transport,
@@ -73,6 +80,7 @@ async def connect(
             metadata=metadata or {},
             mask_errors=mask_errors,
             interceptors=checked(interceptors),
+            speak=speech(dialect),
         ) as connection,
     ):
         yield connection
@@ -84,6 +92,7 @@ async def open_connection(
     side: Side = "connecting",
     *,
     encoding: Encoding | None = None,
+    dialect: Dialect | None = None,
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
@@ -95,7 +104,8 @@ async def open_connection(
     """Run a connection over a transport, or over any byte stream; one side of it connects, the
     other accepts.
 
-    ``encoding`` is for a stream: what the connecting side chooses, ``"msgpack"`` by default; an
+    ``dialect`` is another system's wire; over a stream it has a message to a line. ``encoding`` is
+    for a stream: what the connecting side chooses, ``"msgpack"`` by default; an
     accepting side takes what the other has chosen, unless it names one. A transport has its own.
     Raises :exc:`TypeError` for what is neither, :exc:`ValueError` for another ``side``, or another
     ``encoding`` than the transport's, :exc:`Unavailable` if the other side of a stream is
@@ -120,10 +130,14 @@ async def open_connection(
         raise ValueError("authenticate is for the accepting side")
     limits = limits or Limits()
     opened: AbstractAsyncContextManager[Transport]
+    if dialect is not None:
+        limits, encoding = dialect.limits(limits), "json"
     if isinstance(transport, Transport):
         if encoding not in (None, transport.encoding):
             raise ValueError(f"encoding is {encoding!r}, the transport's {transport.encoding!r}")
         opened = nullcontext(transport)
+    elif dialect is not None:
+        opened = open_lines(transport, limits=limits)
     else:
         # What is wrong with the arguments is told before anything is said.
         payloads_for(encoding or "msgpack", converter)
@@ -141,6 +155,7 @@ async def open_connection(
             metadata=metadata or {},
             mask_errors=mask_errors,
             interceptors=interceptors,
+            speak=speech(dialect),
             authenticate=authenticate,
         ) as connection,
     ):

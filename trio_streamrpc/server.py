@@ -12,6 +12,9 @@ import trio
 from trio_streamrpc.admission import Admission
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
+from trio_streamrpc.dialects import native
+from trio_streamrpc.dialects.base import Dialect, speech
+from trio_streamrpc.dialects.choosing import Dialects, Native
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.listeners import PatientListener
@@ -44,6 +47,7 @@ class Server:
         interceptors: Sequence[Interceptor],
         authenticate: Authenticate | None = None,
         allowed_origins: Sequence[str] | None = None,
+        dialects: Sequence[Native | Dialect] = (native,),
     ) -> None:
         #: Where it is served, with the real port.
         self.url = url
@@ -52,6 +56,11 @@ class Server:
         self._path = urlsplit(url).path
         self._limits = limits
         self._payloads = {each: payloads_for(each, converter) for each in ENCODINGS}
+        self._dialects = Dialects(dialects)
+        if self._dialects.native and self._dialects.others and not scheme.negotiates:
+            raise ValueError(
+                f"{url!r} is a byte stream, on which either native or others are spoken"
+            )
         self._mask_errors = mask_errors
         self._interceptors = interceptors
         self._origins = origins_for(url, allowed_origins)
@@ -155,17 +164,24 @@ class Server:
 
     async def _serve(self, stream: trio.abc.Stream, nursery: trio.Nursery, since: float) -> None:
         async with self._scheme.accept(
-            stream, path=self._path, limits=self._limits, origins=self._origins, nursery=nursery
+            stream,
+            path=self._path,
+            limits=self._limits,
+            origins=self._origins,
+            nursery=nursery,
+            subprotocols=self._dialects.subprotocols,
         ) as transport:
             if transport is None:
                 return
+            dialect = await self._dialects.choose(transport, self._limits, since)
             async with run_in(
                 nursery,
                 transport,
                 "accepting",
                 table=self._table,
                 payloads=self._payloads[transport.encoding],
-                limits=self._limits,
+                limits=self._limits if dialect is None else dialect.limits(self._limits),
+                speak=speech(dialect),
                 mask_errors=self._mask_errors,
                 interceptors=self._interceptors,
                 authenticate=self._admission.authenticate,
@@ -198,6 +214,7 @@ async def serve(
     ssl_context: ssl_module.SSLContext | None = None,
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
+    dialects: Sequence[Native | Dialect] = (native,),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
@@ -231,6 +248,10 @@ async def serve(
     an attacker's too: where browsers can get to a server that has no ``authenticate``, list the
     origins.
 
+    ``dialects`` are the wires that are spoken, of those in :mod:`trio_streamrpc.dialects`. On a
+    WebSocket the subprotocol chooses; for a client without one it is its first message, which is
+    waited for until ``limits.handshake_timeout`` where there are several that connect so.
+
     Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL or no
     origin, and for ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
@@ -252,6 +273,7 @@ async def serve(
         interceptors,
         authenticate,
         allowed_origins,
+        dialects,
     )
     try:
         # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.

@@ -28,6 +28,8 @@ class Silent:
         self.answers = answers
         self.writer = SimpleNamespace(since=None)
         self.endpoint: Any = SimpleNamespace(
+            pings=True,
+            stuck=(),
             ping=self._ping,
             codec=SimpleNamespace(null=None),
             assembly=SimpleNamespace(unfinished={}),

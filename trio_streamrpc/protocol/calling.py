@@ -17,7 +17,10 @@ from trio_streamrpc.protocol.peer_limits import CALL_BYTES, is_parted, max_refs,
 from trio_streamrpc.protocol.session import Session
 from trio_streamrpc.protocol.states import STATES
 
-__all__ = ["Calling", "Refs"]
+__all__ = ["Access", "Calling", "Refs"]
+
+#: What a call does with what it names. On this protocol's own wire a property is called.
+Access = Literal["call", "get", "set"]
 
 #: Places in the arguments of a call, and what they hold instead of data (R19).
 Refs = Sequence[tuple[int | str, Literal["stream", "object"]]]
@@ -46,6 +49,7 @@ class Calling(Session):
         metadata: bytes | None = None,
         priority: int = 0,
         claim: Claim | None = None,
+        access: Access = "call",
     ) -> Exchange:
         """Open a call: unary, or with a window for its response stream (R18).
 
@@ -202,6 +206,7 @@ class Calling(Session):
         state = self._sending(id, Kind.CANCEL).state.sent[Kind.CANCEL]
         assert state is not None
         exchange.state = state
+        self.stuck.discard(id)
         self.assembly.drop(id)
         self.outbox.drop_grant(id)
         self.drop_call_value(id)
@@ -253,6 +258,7 @@ class Calling(Session):
         window = self._sending(id, Kind.GRANT).window
         assert window is not None
         more = window.granted(items, bytes, now)
+        self.stuck.discard(id)
         self.outbox.add_grant(id, items, bytes)
         if more is not None:
             self.outbox.add_grant(id, *more)

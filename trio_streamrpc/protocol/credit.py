@@ -173,6 +173,11 @@ class ReceiveWindow:
         self.peak_bytes = 0
 
     @property
+    def open(self) -> bool:
+        """Whether the producer may send one more item, whatever its length (R14)."""
+        return self.credit_items > 0 and self.credit_bytes > 0
+
+    @property
     def buffered_items(self) -> int:
         """Here, and not yet taken by the application."""
         return self.received_items - self.taken_items

@@ -129,6 +129,9 @@ class Endpoint(Calling):
         self.outbox.add_opening(ref.id, chunk, REF_BYTES)
         return ref.id
 
+    def announce(self, id: int) -> None:
+        """A call is answered by a stream, and its handler has begun (``announces``)."""
+
     def end(self, id: int) -> None:
         """The end of a stream: its iterator is exhausted, or has stopped as asked (R6)."""
         exchange = self._sending(id, Kind.END)

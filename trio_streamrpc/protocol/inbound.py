@@ -138,7 +138,7 @@ def _refusal(
     breach, detail = _breach(endpoint, call, uploads, root, places)
     if breach is None:
         return None
-    if breach.cost:
+    if breach.cost and endpoint.tells_limits:
         endpoint.violation(breach, detail)
     return breach, detail
 
@@ -185,6 +185,8 @@ def _open_refs(endpoint: Endpoint, call: Call) -> tuple[Exchange, ...]:
             exchange = endpoint.open_exchange(ref.id, OPENED["ref"])
             limits = endpoint.limits
             exchange.window = ReceiveWindow(limits.window, Growth(limits.max_window))
+            if endpoint.grants_first:
+                endpoint.outbox.add_grant(ref.id, limits.window.items, limits.window.bytes)
             uploads.append(exchange)
     return tuple(uploads)
 
@@ -201,6 +203,8 @@ def receive_final(endpoint: Endpoint, frame: Result | Error | End) -> Event | No
         endpoint.drop_call_value(frame.id)
     if exchange.objects:
         endpoint.end_objects(exchange.id)
+    if endpoint.stuck:
+        endpoint.stuck.discard(exchange.id)
     del endpoint.exchanges[exchange.id]
     if not is_ours(endpoint, exchange.id):
         endpoint.uploads -= 1
@@ -227,16 +231,23 @@ def receive_chunk(endpoint: Endpoint, frame: Chunk) -> Event | None:
     if wrong is not None:
         # R16: dropped whole. A consumer that has left saw all it wanted to see.
         if leaving:
-            endpoint.violation(reactions.BEYOND_CREDIT_AFTER_CANCEL, wrong)
+            if endpoint.grants:
+                endpoint.violation(reactions.BEYOND_CREDIT_AFTER_CANCEL, wrong)
             return None
-        endpoint.violation(reactions.BEYOND_CREDIT, wrong)
-        info = reactions.BEYOND_CREDIT.info(wrong)
+        if endpoint.grants:
+            endpoint.violation(reactions.BEYOND_CREDIT, wrong)
+            info = reactions.BEYOND_CREDIT.info(wrong)
+        else:
+            # It knows of no credit: it is no fault of its own.
+            info = reactions.SLOW_CONSUMER.info(wrong)
         endpoint.cancel(frame.id, "abort", info)
         return Overflow(frame.id, info)
     if leaving or not frame.items:
         if not frame.items:
             endpoint.violation(reactions.EMPTY_CHUNK)
         return None
+    if endpoint.waits_for_consumers and not window.open:
+        endpoint.stuck.add(frame.id)
     more = window.grow(len(frame.items), endpoint.now, endpoint.round_trip.seconds)
     if more is not None:
         endpoint.outbox.add_grant(frame.id, *more)

@@ -157,6 +157,10 @@ NOTHING_TAKEN = Breach(
     Code.DEADLINE_EXCEEDED, "nothing was taken of this stream for {} s",
 )  # fmt: skip
 EMPTY_CHUNK = _dropped("R16", "an empty chunk")
+SLOW_CONSUMER = Breach(
+    "an item beyond the window, on another system's wire that has no credit", "R16", "stream",
+    Code.RESOURCE_EXHAUSTED, "this stream is not taken as fast as it comes: {}",
+)  # fmt: skip
 
 # --- references
 
@@ -254,6 +258,13 @@ OVERDUE_CALLBACKS = _connection(
     "R26", "calls to callbacks that were cancelled, and too many of them never end",
     "{} calls to callbacks were cancelled and never ended", POLICY,
 )  # fmt: skip
+
+# --- other systems' wires
+
+MALFORMED = _dropped("R28", "a message of another system's wire that is none, or is not known")
+UNKNOWN_DIALECT = _connection(
+    "R3", "a first message that no dialect knows, or none in time", "{}", POLICY
+)
 
 # --- and in the end
 

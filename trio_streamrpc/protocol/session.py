@@ -50,6 +50,21 @@ class Session:
     from the start, the accepting side's is made by :meth:`accept` (R25).
     """
 
+    #: Whether the other side answers a ping, so that a silent one can be asked.
+    pings = True
+    #: Whether the other side knows this one's limits, so that exceeding them is its fault.
+    tells_limits = True
+    #: Whether the other side knows of credit.
+    grants = True
+    #: Whether the reader waits for whoever takes nothing of a stream whose credit is used up.
+    waits_for_consumers = False
+    #: Whether nothing of a stream comes before its first grant.
+    grants_first = False
+    #: Whether a stream is announced by the callee, to a caller who did not ask for one.
+    announces = False
+    #: Whether calls of callbacks are answered.
+    answers_callbacks = True
+
     def __init__(
         self,
         side: Side,
@@ -91,6 +106,12 @@ class Session:
         #: What is done with writing since this was last emptied: such calls (R11), and uploads, by
         #: their final frames (R19).
         self.departed: list[int] = []
+        #: Final frames of this side's calls that the other side does not send: known when what asks
+        #: for them is written. Only other systems' wires have such calls.
+        self.answered: list[Event] = []
+        #: Streams whose credit is used up, where the other side knows of none: nothing
+        #: more is to be received until some of it is taken.
+        self.stuck: set[int] = set()
         #: The highest id that a drain still runs; None while there is no drain (R27).
         self.drain_from: int | None = None
         self.peer_drains = False
@@ -137,6 +158,10 @@ class Session:
         except RemoteProtocolError as error:
             self.fail(error)
             raise
+
+    def begin(self) -> list[Event]:
+        """What is to be acted on before anything has come: nothing, where both sides say hello."""
+        return []
 
     def accept(self) -> list[Event]:
         """Say hello to a side that has said it: from now on its calls are taken (R25).

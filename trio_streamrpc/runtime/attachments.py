@@ -144,6 +144,7 @@ class Attachments:
                 nursery=nursery,
                 context=context,
                 is_callback=True,
+                in_order=not self._connection.endpoint.answers_callbacks,
             )
             self._exports.append(export)
             callee.exports[export.id] = export
@@ -170,6 +171,15 @@ class Attachments:
         self._nursery.start_soon(self._connection.caller.give_up, self._id)
 
     # --- the end of the call
+
+    async def settle(self) -> None:
+        """Wait until the callbacks have run that were called and are not answered.
+
+        Who has called them could not wait for them, so the call may have ended before they have.
+        """
+        for export in self._exports:
+            if export.in_order:
+                await export.wait_idle()
 
     def end(self) -> None:
         """The call has ended: nobody can call back, and nothing more is uploaded."""

@@ -194,6 +194,7 @@ class Caller:
                 metadata=request.metadata,
                 priority=request.priority,
                 claim=ticket.claim,
+                access=request.access,
             )
         except BaseException:
             # Nothing was said: it is too long, or has a name that is no text, or it is too late.
@@ -209,6 +210,11 @@ class Caller:
             attached.start(exchange, ticket.root)
         return exchange
 
+    @property
+    def answers_callbacks(self) -> bool:
+        """Whether the other side answers the calls of its callbacks."""
+        return self._endpoint.answers_callbacks
+
     def receive_upload(self, exchange: Exchange) -> Receiver:
         """Where the items of an upload of the other side arrive."""
         assert exchange.window is not None
@@ -220,6 +226,8 @@ class Caller:
     def grant(self, id: int, items: int, bytes: int) -> None:
         self._endpoint.grant(id, items, bytes, trio.current_time())
         self.connection.wake_writer()
+        if self._endpoint.waits_for_consumers:
+            self.connection.on_taken()
 
     def leave(self, receiver: Receiver, error: ErrorInfo | None) -> None:
         """Ask the producer to finish, since its consumer leaves, perhaps with an error (R8)."""
@@ -227,6 +235,7 @@ class Caller:
         if not written:
             self._withdrawn(receiver.id)
         self.connection.wake_writer()
+        self.connection.on_taken()
 
     # --- uploads of this side
 
@@ -252,6 +261,10 @@ class Caller:
             pending = self._pending.get(id)
             if pending is not None:
                 pending.wake()
+
+    def add_stream(self, upload: Upload) -> None:
+        """A stream of this side's that goes with no call."""
+        self.uploads[upload.id] = upload
 
     def upload_ended(self, id: int) -> None:
         """Its iterator is closed, and its final frame said."""
@@ -282,6 +295,11 @@ class Caller:
         if not self._endpoint.cancel(id, "abort"):
             self._withdrawn(id)
         self.connection.wake_writer()
+        self.connection.on_taken()
+
+    def close_stream(self, id: int) -> None:
+        """Take no more of a stream that came with no call."""
+        self._abandon_collected(id)
 
     def _note_abandoned(self, id: int) -> None:
         """R26: calls to callbacks have places for each root, but there is no end of roots.
@@ -407,6 +425,7 @@ class Caller:
             if not self._endpoint.cancel(id, "abort"):
                 self._fail(id, ConnectionLost(gone.message), release=True)
         self.collect()
+        self.connection.on_taken()
 
     async def wait_idle(self) -> None:
         """Wait until every call has had its final frame."""

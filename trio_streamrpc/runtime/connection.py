@@ -8,7 +8,7 @@ have stopped and what they had to say is written.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from trio_streamrpc.errors import (
     RpcError,
 )
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.protocol.endpoint import Endpoint, Side
+from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.frames import Call, Goaway, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from trio_streamrpc.runtime.interceptors import Interceptor
     from trio_streamrpc.transports.base import Transport
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Speak"]
+
+#: What makes the endpoint of a connection that speaks another system's words.
+Speak = Callable[..., Endpoint]
 
 
 class Connection(Face):
@@ -62,6 +65,7 @@ class Connection(Face):
         metadata: Mapping[str, Any] = EMPTY,
         mask_errors: bool = False,
         interceptors: Sequence[Interceptor] = (),
+        speak: Speak | None = None,
         authenticate: Authenticate | None = None,
         since: float | None = None,
     ) -> None:
@@ -69,7 +73,12 @@ class Connection(Face):
         self.nursery = nursery
         self.limits = limits
         said = Raw(payloads.encoder(Any)(dict(metadata))) if metadata else None
-        self.endpoint = Endpoint(side, encoding=transport.encoding, limits=limits, metadata=said)
+        #: What this side knows and says: in this protocol's words, or in another system's.
+        self.endpoint: Endpoint = (
+            Endpoint(side, encoding=transport.encoding, limits=limits, metadata=said)
+            if speak is None
+            else speak(side, limits=limits, metadata=said, table=table)
+        )
         super().__init__(payloads)
         # They stand around the calls that a client makes, and those that a server serves.
         calling = interceptors if side == "connecting" else ()
@@ -205,6 +214,7 @@ class Connection(Face):
     def start(self) -> None:
         """Start the connection's tasks."""
         self.callee.start()
+        self.act_on(self.endpoint.begin())
         self.nursery.start_soon(self._read, name="streamrpc reader")
         self.nursery.start_soon(self.writer.run, name="streamrpc writer")
 
@@ -225,6 +235,9 @@ class Connection(Face):
                     # R24: who asks and does not read is not listened to any more.
                     while endpoint.outbox.control_bytes > limit:
                         await self._brake.park()
+                # Where there is no credit, the transport's own backpressure holds the other side.
+                while endpoint.stuck:
+                    await self._brake.park()
         except RemoteProtocolError as error:
             if not endpoint.failed:
                 endpoint.fail(error)
@@ -243,20 +256,33 @@ class Connection(Face):
 
     def take_in(self, message: bytes | str) -> None:
         """Act on one message; nothing of it is kept until the next, which may be far off."""
-        endpoint, handlers = self.endpoint, self._handlers
+        endpoint = self.endpoint
         self._heard = now = self._now()
-        for event in endpoint.receive(message, now):
-            handlers[event.kind](event)
+        self.act_on(endpoint.receive(message, now))
         if endpoint.outbox.granted or endpoint.departed:
             self.caller.collect()
         self.callee.check_idle()
+
+    def act_on(self, events: Iterable[Event]) -> None:
+        """Hand what has come to whoever has to act on it."""
+        handlers = self._handlers
+        for event in events:
+            handlers[event.kind](event)
+
+    def on_answered(self) -> None:
+        """What the writer has taken is all that there will be of some calls: they have ended."""
+        answered, self.endpoint.answered = self.endpoint.answered, []
+        self.act_on(answered)
+
+    def on_taken(self) -> None:
+        """Something was taken of a stream, or it is left: the reader may go on."""
+        self._brake.unpark()
 
     def let_in(self) -> None:
         """Say hello to the side that connects, and act on what it has said early (R25)."""
         events = self.endpoint.accept()
         self.greeted.set()
-        for event in events:
-            self._handlers[event.kind](event)
+        self.act_on(events)
         self.caller.collect()
         self.callee.check_idle()
 

@@ -112,10 +112,11 @@ class _Watch:
         now, heard, writing = trio.current_time(), connection.last_heard, connection.writer.since
         if self.asked is not None and heard >= self.asked:
             self.asked = None
-        if self.asked is None and now >= heard + interval:
+        if connection.endpoint.stuck:
+            # It is this side that does not listen: what the other says is not heard meanwhile.
+            self.asked = None
+        elif self.asked is None and now >= heard + interval and _ask(connection):
             self.asked = now
-            connection.endpoint.ping(connection.endpoint.codec.null)
-            connection.wake_writer()
         # Compared with the sums that are slept until, or rounding would make this spin.
         if writing is not None and now >= writing + patience:
             connection.lose(ConnectionLost(f"a message could not be written in {patience} s"))
@@ -124,8 +125,20 @@ class _Watch:
             connection.lose(ConnectionLost(f"nothing was heard for {now - heard:.0f} s"))
             return None
         due = heard + interval if self.asked is None else self.asked + patience
+        if due <= now:
+            # It could not be asked.
+            due = now + interval
         if writing is not None:
             due = min(due, writing + patience)
         due = min(due, end_stalled(connection, now))
         # What begins until then is not due before either of the two.
         return min(due, now + interval, now + patience)
+
+
+def _ask(connection: Connection) -> bool:
+    """Ask a side that is silent whether it is there; False if there are no words for it."""
+    if not connection.endpoint.pings:
+        return connection.transport.ask()
+    connection.endpoint.ping(connection.endpoint.codec.null)
+    connection.wake_writer()
+    return True

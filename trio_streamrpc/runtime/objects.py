@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Export", "Root", "Target"]
 
+Run = Callable[["Handler"], Awaitable[None]]
+
 
 class Root:
     """The call to a service that callbacks and remote objects hang from in the end (R26)."""
@@ -61,9 +63,11 @@ class Export:
 
     __slots__ = (
         "_idle",
+        "_last",
         "context",
         "find",
         "id",
+        "in_order",
         "is_callback",
         "name",
         "nursery",
@@ -81,9 +85,13 @@ class Export:
         nursery: trio.Nursery,
         context: Context,
         is_callback: bool,
+        in_order: bool = False,
     ) -> None:
         self.id = id
         self.root = root
+        #: Whether its calls run one after another: nobody waits for one before the next is made.
+        self.in_order = in_order
+        self._last: trio.Event | None = None
         #: What messages and interceptors call it.
         self.name = name
         #: The method of that name; a callback's name is empty.
@@ -102,6 +110,8 @@ class Export:
     def start(self, handler: Handler, run: Callable[[Handler], Awaitable[None]], name: str) -> bool:
         """Start a call of this object; False if what it belongs to has ended here."""
 
+        run = self._in_turn(run) if self.in_order else run
+
         def start() -> None:
             self.nursery.start_soon(run, handler, name=name)
 
@@ -113,6 +123,24 @@ class Export:
             return False
         self.running.add(handler)
         return True
+
+    def _in_turn(self, run: Callable[[Handler], Awaitable[None]]) -> Run:
+        """Run a call once the one before it has ended."""
+        before, self._last = self._last, trio.Event()
+        ended = self._last
+
+        async def run_in_turn(handler: Handler) -> None:
+            try:
+                if before is not None:
+                    await before.wait()
+            finally:
+                # Also where that was cancelled: how it ends is said by itself.
+                try:
+                    await run(handler)
+                finally:
+                    ended.set()
+
+        return run_in_turn
 
     def stopped(self, handler: Handler) -> None:
         """That call has ended."""

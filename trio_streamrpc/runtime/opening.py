@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from trio_streamrpc.nurseries import open_background_nursery
-from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.connection import Connection, Speak
 from trio_streamrpc.runtime.keepalive import Keepalive
 from trio_streamrpc.transports.base import close_by_force
 
@@ -36,6 +36,7 @@ class Options(TypedDict):
     metadata: NotRequired[Mapping[str, Any]]
     mask_errors: NotRequired[bool]
     interceptors: NotRequired[Sequence[Interceptor]]
+    speak: NotRequired[Speak | None]
     authenticate: NotRequired[Authenticate | None]
     since: NotRequired[float | None]
 

@@ -102,6 +102,20 @@ class Face(ABC):
         make_proxy = proxy_maker(self, known, NO_OPTIONS)
         return RemoteMethod(self.caller, known).context(args, kwargs, make_proxy)
 
+    async def get(self, name: str, /) -> Any:
+        """The value of a property of the other side, by its dotted name: ``"settings.theme"``.
+
+        Raises :exc:`RpcError` as :meth:`call` does.
+        """
+        return await RemoteMethod(self.caller, untyped(name)).access("get")
+
+    async def set(self, name: str, value: Any, /) -> None:
+        """Give a property of the other side another value.
+
+        Raises :exc:`RpcError` as :meth:`call` does; :exc:`InvalidArgument` if it has no setter.
+        """
+        await RemoteMethod(self.caller, untyped(name)).access("set", value)
+
     @property
     def api(self) -> DynamicProxy:
         """A proxy without a contract: ``await connection.api.math.add(1, 2)``."""

@@ -95,6 +95,9 @@ def remote_callback(
     remote = RemoteMethod(caller, method, target=target)
 
     async def callback(*args: Any, **kwargs: Any) -> Any:
+        if not caller.answers_callbacks:
+            await remote.tell(args, kwargs)
+            return None
         return await remote.call(args, kwargs)
 
     callback.__name__ = callback.__qualname__ = target.name

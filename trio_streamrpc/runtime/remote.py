@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from trio_streamrpc.contract.methods import Kind
 from trio_streamrpc.errors import Code
+from trio_streamrpc.protocol.calling import Access
 from trio_streamrpc.protocol.credit import Growth
 from trio_streamrpc.protocol.frames import Error, ErrorInfo, Result
 from trio_streamrpc.runtime.attachments import Attachments
@@ -54,6 +55,7 @@ class Request(Struct, eq=False):
     priority: int = 0
     target: Target | None = None
     attached: Attachments | None = None
+    access: Access = "call"
 
     def is_long(self, limit: int) -> bool:
         """Whether it may be that the call takes more than so many bytes."""
@@ -116,12 +118,26 @@ class RemoteMethod:
         else:
             async with attached:
                 answer = await self._caller.ask(request)
+                await attached.settle()
                 attached.end()
                 await attached.wait_uploads()
                 failure = None
                 if isinstance(answer, Error) and answer.error.code != Code.CANCELLED:
                     failure = self.rebuild(answer)
                 attached.check(failure)
+        if isinstance(answer, Result):
+            return self._codec.decode_result(answer.value)
+        raise await self._failure(answer)
+
+    async def tell(self, args: Args, kwargs: Kwargs) -> None:
+        """Call a callback that the other side does not answer: wait until the call is written."""
+        await self._caller.send(self._request(args, kwargs, self._options))
+
+    async def access(self, access: Access, *args: Any) -> Any:
+        """Read a property of the other side's, or write it."""
+        request = self._request(args, {}, self._options)
+        request.access = access
+        answer = await self._caller.ask(request)
         if isinstance(answer, Result):
             return self._codec.decode_result(answer.value)
         raise await self._failure(answer)

@@ -50,6 +50,9 @@ class StreamHandler(Handler):
             if self._is_wrapped:
                 self._outermost = iterator
                 iterator = Unwinding(iterator, self._iterators, self.scope)
+            if self.endpoint.announces:
+                self.endpoint.announce(self.id)
+                self.connection.wake_writer()
             await self._pump.run(iterator)
         except Exception as error:
             # This is what is told, even if closing is cut short.

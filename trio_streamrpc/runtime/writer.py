@@ -76,6 +76,8 @@ class Writer:
         if self._endpoint.outbox.unblocked:
             for id in self._endpoint.unblocked():
                 self._connection.callee.on_credit(id)
+        if self._endpoint.answered:
+            self._connection.on_answered()
         return message
 
     async def run(self) -> None:

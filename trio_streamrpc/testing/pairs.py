@@ -12,6 +12,7 @@ import trio
 from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
+from trio_streamrpc.dialects.base import Dialect
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
@@ -30,6 +31,7 @@ async def open_pair(
     service: object,
     *,
     encoding: Encoding = "msgpack",
+    dialect: Dialect | None = None,
     serving: object = None,
     interceptors: Sequence[Interceptor] = (),
     client_interceptors: Sequence[Interceptor] = (),
@@ -45,14 +47,17 @@ async def open_pair(
     ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
     its own; ``serving`` is what the client's side serves. ``interceptors`` stand around what the
     service's side serves, ``client_interceptors`` around what the client calls. ``authenticate``
-    decides about the client, as in ``serve``, by its ``metadata``. When the block ends, both sides
-    have.
+    decides about the client, as in ``serve``, by its ``metadata``. ``dialect`` is what both speak,
+    in the place of this protocol. When the block ends, both sides have.
     """
+    if dialect is not None:
+        encoding = "json"
     # What is wrong with the arguments is told here, and not by both sides at once.
     payloads_for(encoding, converter)
     async with open_between(
         *open_memory_transports(encoding=encoding),
         service,
+        dialect=dialect,
         serving=serving,
         interceptors=interceptors,
         client_interceptors=client_interceptors,
@@ -72,6 +77,7 @@ async def open_between(
     there: Transport,
     service: object,
     *,
+    dialect: Dialect | None = None,
     serving: object,
     interceptors: Sequence[Interceptor],
     client_interceptors: Sequence[Interceptor],
@@ -94,6 +100,7 @@ async def open_between(
                 async with open_connection(
                     transport,
                     "accepting",
+                    dialect=dialect,
                     serving=service,
                     limits=limits,
                     interceptors=interceptors,
@@ -112,6 +119,7 @@ async def open_between(
         try:
             async with open_connection(
                 here,
+                dialect=dialect,
                 serving=serving,
                 limits=client_limits or limits,
                 interceptors=client_interceptors,

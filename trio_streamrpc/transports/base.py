@@ -35,6 +35,8 @@ class Transport(trio.abc.AsyncResource):
     headers: Mapping[str, str] = {}
     #: What a client has asked for, where it has asked for anything: path and query, as they came.
     target: str = ""
+    #: What both sides have agreed to speak, where that was negotiated by a name.
+    subprotocol: str | None = None
     #: When bytes last came in, on Trio's clock, if it can tell sooner than a whole message would.
     last_heard: float = float("-inf")
     #: Why it is to be closed, in WebSocket's numbers; set before ``aclose``, for those who can say.
@@ -61,6 +63,17 @@ class Transport(trio.abc.AsyncResource):
 
     def limit(self, max_message_bytes: int) -> None:
         """From now on, hold no more of a message that has not come whole than this allows."""
+
+    def ask(self) -> bool:
+        """Ask the other end whether it is there, below the messages; False if that cannot be done.
+
+        Its answer shows in :attr:`last_heard`.
+        """
+        return False
+
+    def put_back(self, message: bytes | str) -> None:
+        """Give a message back that was received first, to whoever receives next."""
+        raise NotImplementedError
 
     @abstractmethod
     async def send(self, message: bytes | str) -> None:

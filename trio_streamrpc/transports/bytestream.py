@@ -22,6 +22,7 @@ from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.transports.base import Transport, close_by_force
 from trio_streamrpc.transports.lengths import HEADER_BYTES, MessageBuffer
+from trio_streamrpc.transports.lines import LineTransport
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
     OrderlyListener,
@@ -43,6 +44,7 @@ __all__ = [
     "accept_stream",
     "connect_stream",
     "listen",
+    "open_lines",
     "open_stream",
 ]
 
@@ -304,18 +306,20 @@ async def connect_stream(
     limits: Limits,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
-) -> AsyncIterator[ByteStreamTransport]:
+    bare: bool = False,
+) -> AsyncIterator[ByteStreamTransport | LineTransport]:
     """Connect to a ``tcp://``, ``tls://`` or ``unix://`` URL; closed when the block ends.
 
-    Raises :exc:`Unavailable` if nobody answers, or somebody else, and :exc:`ValueError` for
-    ``headers``, which a byte stream has no place for.
+    ``bare``: with a message to a line, as other systems do. Raises :exc:`Unavailable` if nobody
+    answers, or somebody else, and :exc:`ValueError` for ``headers``, which a byte stream has no
+    place for.
     """
     scheme, address = _address(url)
     if tuple(headers):
         raise ValueError(f"headers were given for {url!r}, which has none")
     check_client_context(url, ssl_context, encrypted=scheme == "tls")
     stream: trio.abc.Stream | None = None
-    transport: ByteStreamTransport | None = None
+    transport: ByteStreamTransport | LineTransport | None = None
     try:
         with trio.move_on_after(limits.handshake_timeout):
             if isinstance(address, str):
@@ -327,7 +331,10 @@ async def connect_stream(
                 remote = address_name(host, port)
                 if scheme == "tls":
                     stream = await start_tls(url, host, stream, ssl_context, https_compatible=False)
-            transport = await _greet(stream, encoding, name=url, remote=remote, limits=limits)
+            if bare:
+                transport = LineTransport(stream, remote=remote, limits=limits)
+            else:
+                transport = await _greet(stream, encoding, name=url, remote=remote, limits=limits)
         if transport is None:
             raise Unavailable(f"{url} did not answer within {limits.handshake_timeout} s")
         yield transport
@@ -344,21 +351,36 @@ async def accept_stream(
     limits: Limits,
     origins: Origins | None = None,
     nursery: trio.Nursery | None = None,
-) -> AsyncIterator[ByteStreamTransport | None]:
+    subprotocols: Mapping[str | None, Encoding] = {},
+) -> AsyncIterator[ByteStreamTransport | LineTransport | None]:
     """Hear what a client says first on a stream just accepted; None if it is no client of ours.
 
     ``path`` and ``origins`` are what other transports look at: on a byte stream there is one
-    service, and no browser has one. ``nursery`` is where the connection's tasks may live, which
-    lasts longer than the block.
+    service, and no browser has one. Nothing is negotiated there: where None is among the
+    ``subprotocols``, all clients speak another system's words, with a message to a line.
+    ``nursery`` is where the connection's tasks may live, which lasts longer than the block.
     """
     stream = _orderly(stream)
-    transport: ByteStreamTransport | None = None
+    transport: ByteStreamTransport | LineTransport | None = None
     try:
-        with trio.move_on_after(limits.handshake_timeout):
-            transport = await _answer(stream, None, limits=limits)
+        if None in subprotocols:
+            transport = LineTransport(stream, remote=peer_name(stream), limits=limits)
+        else:
+            with trio.move_on_after(limits.handshake_timeout):
+                transport = await _answer(stream, None, limits=limits)
         if transport is not None:
             transport.nursery = nursery
         yield transport
+    finally:
+        await close_by_force(stream)
+
+
+@asynccontextmanager
+async def open_lines(stream: trio.abc.Stream, *, limits: Limits) -> AsyncIterator[LineTransport]:
+    """A transport with a message to a line; the stream is closed when the block ends."""
+    stream = _orderly(stream)
+    try:
+        yield LineTransport(stream, remote=peer_name(stream), limits=limits)
     finally:
         await close_by_force(stream)
 

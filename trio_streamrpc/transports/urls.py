@@ -12,11 +12,12 @@ import trio
 
 from trio_streamrpc.transports import bytestream, websocket
 from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.bytestream import open_lines as open_lines
 from trio_streamrpc.transports.bytestream import open_stream as open_stream
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import peer_address as peer_address
 
-__all__ = ["Scheme", "open_stream", "origins_for", "peer_address", "scheme_of"]
+__all__ = ["Scheme", "open_lines", "open_stream", "origins_for", "peer_address", "scheme_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Scheme:
     accept: Callable[..., AbstractAsyncContextManager[Transport | None]]
     #: What is done with a client for which there is no place.
     turn_away: Callable[[trio.abc.Stream], Awaitable[None]] = trio.aclose_forcefully
+    #: Whether the two sides can agree on what they speak.
+    negotiates: bool = False
 
 
 _WEBSOCKET = Scheme(
@@ -35,6 +38,7 @@ _WEBSOCKET = Scheme(
     websocket.listen,
     websocket.accept_websocket,
     websocket.turn_away,
+    negotiates=True,
 )
 _BYTE_STREAM = Scheme(bytestream.connect_stream, bytestream.listen, bytestream.accept_stream)
 

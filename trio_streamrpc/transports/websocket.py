@@ -63,7 +63,7 @@ LOGGER = logging.getLogger("trio_streamrpc")
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 #: R3: the encoding is negotiated as the subprotocol.
-SUBPROTOCOLS: dict[str, Encoding] = {
+SUBPROTOCOLS: dict[str | None, Encoding] = {
     "streamrpc.1.msgpack": "msgpack",
     "streamrpc.1.json": "json",
 }
@@ -220,6 +220,7 @@ class WebSocketTransport(Transport):
         headers: Mapping[str, str],
         close_timeout: float,
         target: str = "",
+        subprotocol: str | None = None,
     ) -> None:
         self._socket = socket
         self._stream = stream
@@ -230,6 +231,8 @@ class WebSocketTransport(Transport):
         self.remote = remote
         self.headers = headers
         self.target = target
+        self.subprotocol = subprotocol
+        self._put_back: bytes | str | None = None
 
     def certificate(self) -> Mapping[str, Any] | None:
         return peer_certificate(self._stream.stream)
@@ -247,7 +250,27 @@ class WebSocketTransport(Transport):
         except trio_websocket.ConnectionClosed as closed:
             raise self._lost(closed) from None
 
+    def ask(self) -> bool:
+        if self.nursery is None:
+            return False
+        self.nursery.start_soon(self._ask, name="WebSocket ping")
+        return True
+
+    async def _ask(self) -> None:
+        with trio.move_on_after(self._close_timeout):
+            try:
+                await self._socket.ping()
+            except trio_websocket.ConnectionClosed:
+                return  # the reader finds that, too
+
+    def put_back(self, message: bytes | str) -> None:
+        self._put_back = message
+
     async def receive(self) -> bytes | str:
+        if self._put_back is not None:
+            await trio.lowlevel.checkpoint()
+            message, self._put_back = self._put_back, None
+            return message
         try:
             message = await self._socket.get_message()
         except trio_websocket.ConnectionClosed as closed:
@@ -307,10 +330,12 @@ async def connect_websocket(
     limits: Limits,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     ssl_context: ssl.SSLContext | None = None,
+    bare: bool = False,
 ) -> AsyncIterator[WebSocketTransport]:
     """Connect to a ``ws://`` or ``wss://`` URL; the transport is closed when the block ends.
 
-    Raises :exc:`Unavailable` if nobody answers, and what the HTTP status says if it is refused.
+    ``bare``: without a subprotocol, as other systems do. Raises :exc:`Unavailable` if nobody
+    answers, and what the HTTP status says if it is refused.
     """
     parts = urlsplit(url)
     host, port = address_in(parts, url, default_port=DEFAULT_PORTS[parts.scheme])
@@ -335,7 +360,9 @@ async def connect_websocket(
                         host=parts.netloc.rpartition("@")[2],
                         resource=resource,
                         subprotocols=[
-                            name for name, each in SUBPROTOCOLS.items() if each == encoding
+                            name
+                            for name, each in SUBPROTOCOLS.items()
+                            if name is not None and each == encoding and not bare
                         ],
                         extra_headers=extra_headers,
                         max_message_size=limits.max_message_bytes + MESSAGE_SLACK,
@@ -344,7 +371,8 @@ async def connect_websocket(
             finally:
                 if socket is None:
                     await trio.aclose_forcefully(counted)
-            if guard.error is not None or socket is None or socket.subprotocol is None:
+            agreed = socket is not None and (bare or socket.subprotocol is not None)
+            if guard.error is not None or socket is None or not agreed:
                 await trio.aclose_forcefully(counted)
                 raise _refused(url, guard.error, counted.head)
         if handshake.cancelled_caught:
@@ -373,13 +401,15 @@ async def accept_websocket(
     limits: Limits,
     origins: Origins | None = None,
     nursery: trio.Nursery | None = None,
+    subprotocols: Mapping[str | None, Encoding] = SUBPROTOCOLS,
 ) -> AsyncIterator[WebSocketTransport | None]:
     """Shake hands with a client on a stream just accepted; None if it is no client of ours.
 
     ``origins`` says which web pages are answered (by default those on the server's own host); a
     browser that comes from another is answered with 403. ``path`` is the one that is served;
-    another is answered with 404, and a client that offers no subprotocol of R3 with 400.
-    ``nursery`` is where the transport's tasks live, which has to last longer than the block; it has
+    another is answered with 404, and a client that offers none of the ``subprotocols`` with 400;
+    these are R3's by default, and None among them is a client that offers none at all. ``nursery``
+    is where the transport's tasks live, which has to last longer than the block; it has
     one of its own if there is none.
     """
     origins = origins or Origins(encrypted=isinstance(stream, trio.SSLStream))
@@ -392,7 +422,9 @@ async def accept_websocket(
             transport = None
             with trio.move_on_after(limits.handshake_timeout), guard.handshake:
                 try:
-                    transport = await _shake_hands(guard, counted, path, origins, remote, limits)
+                    transport = await _shake_hands(
+                        guard, counted, path, origins, remote, limits, subprotocols
+                    )
                 except Exception:
                     # Of trio-websocket, or of what it stands on: a client that went away, or that
                     # sent more behind its handshake than it may. It was no client of ours.
@@ -411,6 +443,7 @@ async def _shake_hands(
     origins: Origins,
     remote: str,
     limits: Limits,
+    subprotocols: Mapping[str | None, Encoding],
 ) -> WebSocketTransport | None:
     request = await trio_websocket.wrap_server_stream(
         cast(trio.Nursery, guard),
@@ -438,20 +471,23 @@ async def _shake_hands(
     if path not in ("", "/") and _path_of(request) != unquote(path):
         await request.reject(404, body=b"nothing is served at this path\n")
         return None
-    offered = [each for each in request.proposed_subprotocols if each in SUBPROTOCOLS]
+    proposed: Iterable[str | None] = request.proposed_subprotocols or (None,)
+    offered = [each for each in proposed if each in subprotocols]
     if not offered:
-        body = f"this server speaks the WebSocket subprotocols {' or '.join(SUBPROTOCOLS)}\n"
+        known = " or ".join(each for each in subprotocols if each is not None)
+        body = f"this server speaks the WebSocket subprotocols {known}\n"
         await request.reject(400, body=body.encode())
         return None
     socket = await request.accept(subprotocol=offered[0])
     return WebSocketTransport(
         socket,
         stream,
-        encoding=SUBPROTOCOLS[offered[0]],
+        encoding=subprotocols[offered[0]],
         remote=remote,
         headers=_decoded([(b"host", host.encode("latin-1")), *request.headers]),
         close_timeout=limits.close_timeout,
         target=request.path,
+        subprotocol=offered[0],
     )
 
 

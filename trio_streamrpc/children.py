@@ -1,0 +1,100 @@
+"""Connections to child processes, and to the process that has started this one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import cattrs
+
+from trio_streamrpc.client import open_connection
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.payloads import payloads_for
+from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.interceptors import Interceptor, checked
+from trio_streamrpc.transports.processes import open_child, standard_streams
+
+__all__ = ["connect_parent", "connect_process"]
+
+
+@asynccontextmanager
+async def connect_process(
+    command: Sequence[str],
+    *,
+    dialect: Dialect | None = None,
+    serving: object = None,
+    limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    metadata: Mapping[str, Any] | None = None,
+    converter: cattrs.Converter | None = None,
+    mask_errors: bool = False,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Connection]:
+    """Start a process and connect to the service on its standard input and output.
+
+    ``command`` is the program and its arguments: ``["node", "child.js"]``; ``cwd`` and ``env`` are
+    those of :class:`subprocess.Popen`. What it writes to its standard error goes where this
+    process's goes. With a ``dialect`` there is a message to a line, and without one this protocol's
+    own, which :func:`connect_parent` speaks on the other side.
+
+    The other arguments are those of :func:`connect`. When the block ends the connection is closed
+    and the process terminated; it is killed if it has not ended ``limits.close_timeout`` seconds
+    later. Raises :exc:`Unavailable` if it cannot be started or does not answer.
+    """
+    limits = limits or Limits()
+    if isinstance(command, str) or not command:
+        raise TypeError("a command is a sequence: the program, and its arguments")
+    # What is wrong with the arguments is told before anything is started.
+    payloads_for("json", converter)
+    if serving is not None:
+        MethodTable.of(serving)
+    checked(interceptors)
+    async with (
+        open_child(command, grace=limits.close_timeout, cwd=cwd, env=env) as stream,
+        open_connection(
+            stream,
+            dialect=dialect,
+            serving=serving,
+            limits=limits,
+            interceptors=interceptors,
+            metadata=metadata,
+            converter=converter,
+            mask_errors=mask_errors,
+        ) as connection,
+    ):
+        yield connection
+
+
+@asynccontextmanager
+async def connect_parent(
+    serving: object = None,
+    *,
+    dialect: Dialect | None = None,
+    limits: Limits | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    converter: cattrs.Converter | None = None,
+    mask_errors: bool = False,
+) -> AsyncIterator[Connection]:
+    """The other side of :func:`connect_process`: this process serves the one that has started it.
+
+    It takes the standard input and output for as long as the block lasts, and what is printed goes
+    to the standard error meanwhile. Wait with ``await connection.wait_closed()`` until the other
+    side leaves. The arguments are those of :func:`open_connection` on its accepting side.
+    """
+    with standard_streams() as stream:
+        async with open_connection(
+            stream,
+            "accepting",
+            dialect=dialect,
+            serving=serving,
+            limits=limits,
+            interceptors=interceptors,
+            converter=converter,
+            mask_errors=mask_errors,
+        ) as connection:
+            yield connection

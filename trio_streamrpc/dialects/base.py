@@ -1,0 +1,302 @@
+"""What a dialect is: another system's wire, spoken by the same runtime.
+
+A :class:`Dialect` is what users name; for each connection it makes a :class:`ForeignEndpoint`,
+which stands where this protocol's own endpoint stands. It reads messages of its wire as frames, and
+writes frames as messages of its wire; ids, credit, limits, cancellation and cleanup stay those of
+the core.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Raw
+
+from trio_streamrpc.dialects.requests import Requests, own_number
+from trio_streamrpc.errors import InvalidArgument, RemoteProtocolError
+from trio_streamrpc.limits import MAX_INTEGER, Limits, Window
+from trio_streamrpc.protocol import reactions
+from trio_streamrpc.protocol.calling import Access, Refs
+from trio_streamrpc.protocol.credit import Growth
+from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
+from trio_streamrpc.protocol.exchanges import Exchange
+from trio_streamrpc.protocol.frames import VERSION, Announced, Frame, WindowInfo
+from trio_streamrpc.protocol.parts import Claim
+from trio_streamrpc.protocol.peer_limits import keep_to
+from trio_streamrpc.protocol.states import STATES
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import Method
+
+__all__ = ["MAX_ID", "UNBOUNDED", "Dialect", "ForeignEndpoint", "Malformed", "Opening", "Record"]
+
+#: Where a wire has no number of its own.
+UNBOUNDED = MAX_INTEGER // 2
+#: How many calls of callbacks may wait their turn, where who calls them cannot wait for a place.
+WAITING_CALLBACKS = 4096
+#: The longest id of the other side's that is kept.
+MAX_ID = 128
+
+CONSUMING, LEAVING = STATES["CONSUMING"], STATES["LEAVING"]
+
+
+class Malformed(Exception):  # as the other errors are
+    """A message that says nothing: it is ignored, and costs from the violation budget."""
+
+
+class Record(Frame):
+    """A message of the wire as it is, to be written among the control frames."""
+
+    kind: ClassVar[int] = -1
+    text: str
+
+
+class Opening(Frame):
+    """A call of the other side's is answered by a stream, and its handler has begun."""
+
+    kind: ClassVar[int] = -2
+    id: int
+
+
+class ForeignEndpoint(Endpoint, ABC):
+    """One side of a connection that speaks another system's wire.
+
+    ``table`` is what this side serves: these wires do not tell what a call is to be answered with.
+    """
+
+    pings = False
+    tells_limits = False
+    announces = True
+
+    #: The credit that the other side is taken to have given for what this side uploads.
+    upload_credit: ClassVar[int] = UNBOUNDED
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        limits: Limits,
+        metadata: Raw | None = None,
+        table: Mapping[str, Method] | None = None,
+    ) -> None:
+        super().__init__(side, encoding="json", limits=limits, metadata=metadata)
+        self.table: Mapping[str, Method] = table if table is not None else {}
+        self.peer = Announced(
+            window=WindowInfo(self.upload_credit, UNBOUNDED),
+            max_calls=UNBOUNDED,
+            max_object_calls=UNBOUNDED,
+            max_uploads=UNBOUNDED,
+            max_message_bytes=UNBOUNDED,
+            max_frame_bytes=UNBOUNDED,
+            max_value_bytes=UNBOUNDED,
+            max_partial_bytes=UNBOUNDED,
+            # A message holds one record.
+            max_message_frames=1,
+        )
+        keep_to(self.outbox, self.peer)
+        # … and a record one item.
+        self.outbox.chunk_bytes = 1
+        #: The ids of the other side's calls here, as they are counted up (R5).
+        self._next_peer_id = 2 if side == "connecting" else 1
+        #: What the ids of this side begin with; what follows is the id that it has here.
+        self.prefix = f"{side[0]}-"
+        self.requests = Requests()
+        #: Final frames that the other side does not send (``answered``).
+        self.unsent: list[Frame] = []
+        #: What this side's calls are to do, if it is not to call.
+        self.accesses: dict[int, Access] = {}
+
+    # --- what a wire says
+
+    @abstractmethod
+    def read(self, message: bytes | str) -> list[Frame]:
+        """The frames of one message. Raises :exc:`Malformed` for what is none."""
+
+    @abstractmethod
+    def write(self, frame: Any) -> str | None:
+        """The message of one frame; None where the wire has none."""
+
+    @property
+    def metadata(self) -> Raw | None:
+        """What this side's calls are sent with."""
+        return self._metadata
+
+    def next_id(self) -> int:
+        """The id of what the other side opens now."""
+        id = self._next_peer_id
+        self._next_peer_id += 2
+        return id
+
+    def reply(self, text: str) -> None:
+        """Write that message; it counts like any other that a peer can ask for (R24)."""
+        self.outbox.add_control(Record(text), len(text))
+
+    def streams(self, name: str) -> bool:
+        """Whether a method of this side's is answered by a stream."""
+        method = self.table.get(name)
+        return method is not None and method.kind.value == "server stream"
+
+    # --- in the place of the core's own
+
+    def begin(self) -> list[Event]:
+        # The other side says no hello: it is taken as said.
+        return self._process([self.family.hello(VERSION)], 0)
+
+    def _say_hello(self) -> None:
+        """This side says none either."""
+
+    def receive(self, message: bytes | str, now: float = 0.0) -> list[Event]:
+        if self.failed:
+            return []
+        self.now = now
+        try:
+            if len(message) > self.limits.max_message_bytes:
+                raise reactions.MESSAGE_TOO_LONG.error(len(message), self.limits.max_message_bytes)
+            try:
+                batch = self.read(message)
+            except Malformed as problem:
+                self.violation(reactions.MALFORMED, str(problem))
+                return []
+            return self._process(batch, len(message))
+        except RemoteProtocolError as error:
+            self.fail(error)
+            raise
+
+    def next_message(self) -> bytes | str | None:
+        while True:
+            batch = self.outbox.take()
+            if not batch:
+                return None
+            frame = batch[0]
+            text = frame.text if isinstance(frame, Record) else self.write(frame)
+            if self.unsent:
+                unsent, self.unsent = self.unsent, []
+                self.answered += self._process(unsent, 0)
+            if text is not None:
+                return text
+
+    def call(
+        self,
+        method: str,
+        args: bytes,
+        kwargs: bytes | None = None,
+        *,
+        refs: Refs = (),
+        target: int = 0,
+        root: Exchange | None = None,
+        window: Window | None = None,
+        growth: Growth | None = None,
+        timeout: float | None = None,
+        metadata: bytes | None = None,
+        priority: int = 0,
+        claim: Claim | None = None,
+        access: Access = "call",
+    ) -> Exchange:
+        if kwargs is not None and not self.takes_names:
+            raise InvalidArgument(f"{method}(): this wire carries arguments by position only")
+        if not self.takes_streams and any(kind == "stream" for _, kind in refs):
+            raise InvalidArgument(f"{method}(): this wire carries no streams as arguments")
+        if not self.takes_callbacks and any(kind == "object" for _, kind in refs):
+            raise InvalidArgument(f"{method}(): this wire carries no callbacks")
+        if window is not None:
+            # Bytes are not counted there: a window's are as many as its items take.
+            window = Window(window.items, UNBOUNDED)
+        exchange = super().call(
+            method, args, kwargs, refs=refs, target=target, root=root, window=window,
+            growth=growth, metadata=metadata, priority=priority, claim=claim,
+        )  # fmt: skip
+        if access != "call":
+            self.accesses[exchange.id] = access
+        return exchange
+
+    #: What a call may have: arguments by name, and streams and callbacks among its arguments.
+    takes_names: ClassVar[bool] = False
+    takes_streams: ClassVar[bool] = True
+    takes_callbacks: ClassVar[bool] = True
+
+    def announce(self, id: int) -> None:
+        self.outbox.add_control(Opening(id))
+
+    def announced(self, id: int) -> None:
+        """The other side has answered a call of this one's by a stream, which was expected."""
+        exchange = self.exchanges[id]
+        window = exchange.window
+        assert window is not None
+        if exchange.state is CONSUMING and self.grants_first:
+            self.outbox.add_grant(id, window.credit_items, 0)
+
+    def _forget(self, call: Exchange) -> None:
+        self.accesses.pop(call.id, None)
+        super()._forget(call)
+
+    def own(self, wire_id: str) -> int:
+        """The id here of what this side has opened by that id there; 0 if it has not."""
+        return own_number(wire_id, self.prefix)
+
+    def was_own(self, wire_id: str) -> bool:
+        """Whether this side has ever used that id."""
+        return 0 < self.own(wire_id) <= max(self.highest_used, self.highest_seen)
+
+    def late(self, wire_id: str) -> list[Frame]:
+        """What crossed the end of what it is for is ignored; what was made up costs."""
+        if not self.was_own(wire_id):
+            raise Malformed("an id that is not known")
+        return []
+
+    def gives_nothing(self, name: str) -> bool:
+        """Whether a method gives nothing at all, which JavaScript tells from null."""
+        method = self.table.get(name)
+        return method is not None and method.result_type in (None, type(None))
+
+    def fail(self, error: Any) -> None:
+        super().fail(error)
+        # There are no words for it: the transport tells it as it can.
+        self.outbox.finish()
+
+
+class Dialect(ABC):
+    """A wire that is spoken: given to ``serve(…, dialects=…)`` and ``connect(…, dialect=…)``."""
+
+    #: What messages call it.
+    name: ClassVar[str]
+    #: The WebSocket subprotocol by which a client may choose it; most connect without any.
+    subprotocol: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return f"<dialect {self.name}>"
+
+    @abstractmethod
+    def knows(self, message: str) -> bool:
+        """Whether a first message is of this wire; called with anything at all."""
+
+    @abstractmethod
+    def speak(
+        self,
+        side: Side,
+        *,
+        limits: Limits,
+        metadata: Raw | None = None,
+        table: Mapping[str, Method] | None = None,
+    ) -> ForeignEndpoint:
+        """An endpoint of one connection."""
+
+    #: The window of its streams, in items.
+    window: ClassVar[int] = 64
+
+    def limits(self, limits: Limits) -> Limits:
+        """These limits, as far as the wire can keep to them."""
+        window = Window(self.window, UNBOUNDED)
+        return replace(
+            limits,
+            window=window,
+            max_window=window,
+            max_object_calls=max(limits.max_object_calls, WAITING_CALLBACKS),
+        )
+
+
+def speech(dialect: Dialect | None) -> Callable[..., Endpoint] | None:
+    """What makes the endpoints of a connection that speaks it; None for this protocol's own."""
+    return None if dialect is None else dialect.speak

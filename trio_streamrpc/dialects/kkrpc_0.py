@@ -1,0 +1,501 @@
+"""kkrpc 0.x, "classic": a stream has the id of its request, and there is no credit.
+
+What a consumer does not take holds the reader, and so the whole connection, unless the dialect is
+told that a slow stream shall fail. A ``stream-cancel`` is not acknowledged: whoever leaves a stream
+of the other side's cannot know when its cleanup has run.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from trio_streamrpc.dialects import superjson
+from trio_streamrpc.dialects.base import (
+    MAX_ID,
+    UNBOUNDED,
+    Dialect,
+    ForeignEndpoint,
+    Malformed,
+    Opening,
+)
+from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.requests import Asked, fill_access, refused
+from trio_streamrpc.errors import Code
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol.endpoint import Side
+from trio_streamrpc.protocol.frames import (
+    Call,
+    Cancel,
+    Chunk,
+    End,
+    Error,
+    ErrorInfo,
+    Frame,
+    Kind,
+    Ref,
+    Result,
+    WindowInfo,
+)
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import Method
+
+__all__ = ["KkrpcClassic", "KkrpcClassicEndpoint"]
+
+Name = Annotated[str, Meta(max_length=MAX_ID)]
+Version = Literal["json", "superjson"]
+Slow = Literal["wait", "fail"]
+
+CALLBACK = "__callback__"
+#: What closes the connection.
+DESTROY = "__DESTROY__"
+
+REQUESTS = ("request", "get", "set", "construct")
+KINDS = (
+    *REQUESTS, "response", "callback", "stream-chunk", "stream-end", "stream-error",
+    "stream-cancel",
+)  # fmt: skip
+
+ERROR_FIELDS = ("name", "message", "stack")
+
+STREAM_MARK = {"__stream": True}
+
+
+class Record(Struct):
+    """A record of any kind: which of its fields are there, its kind says."""
+
+    id: Name
+    type: Literal[KINDS]  # type: ignore[valid-type]
+    method: str = ""
+    args: Raw = Raw(b"null")
+    callbackIds: list[Name] | None = None  # noqa: N815  # as it is on the wire
+    path: list[str] | None = None
+    value: Raw | UnsetType = UNSET
+
+
+class Answer(Struct):
+    """What stands in the ``args`` of what is answered, or of what a stream sends."""
+
+    result: Raw | UnsetType = UNSET
+    value: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_record = msgspec.json.Decoder(Record).decode
+_answer = msgspec.json.Decoder(Answer).decode
+_list = msgspec.json.Decoder(list[Raw]).decode
+_map = msgspec.json.Decoder(dict[str, Raw]).decode
+_any = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+NULL = Raw(b"null")
+UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError)
+
+#: Results in which there is nothing to be looked for.
+PLAIN = (int, float, str, bool, None, Any)
+
+#: How it is told that there is no such method.
+NO_FUNCTION = " is not a function"
+
+A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
+NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
+
+
+class KkrpcClassicEndpoint(ForeignEndpoint):
+    """One side of a connection that speaks kkrpc 0.x.
+
+    The accepting side answers in the version of what it has last been sent.
+    """
+
+    grants = False
+    answers_callbacks = False
+    takes_streams = False
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        limits: Limits,
+        metadata: Raw | None = None,
+        table: Mapping[str, Method] | None = None,
+        version: Version,
+        slow: Slow,
+    ) -> None:
+        super().__init__(side, limits=limits, metadata=metadata, table=table)
+        self.waits_for_consumers = slow == "wait"
+        self._version = version
+        #: This side's calls that are answered by a stream, and those of them that were left before.
+        self._streaming: set[int] = set()
+        self._left: set[int] = set()
+        self._numbers = itertools.count(1)
+        self._readers = {
+            **dict.fromkeys(REQUESTS, self._read_request),
+            "response": self._read_response,
+            "callback": self._read_callback,
+            "stream-chunk": self._read_chunk,
+            "stream-end": self._read_end,
+            "stream-error": self._read_end,
+            "stream-cancel": self._read_cancel,
+        }
+        self._writers: dict[int, Any] = {
+            Kind.CALL: self._write_call,
+            Kind.RESULT: self._write_result,
+            Kind.ERROR: self._write_error,
+            Kind.CHUNK: self._write_chunk,
+            Kind.END: self._write_end,
+            Kind.CANCEL: self._write_cancel,
+            Opening.kind: self._write_opening,
+        }
+
+    # --- reading
+
+    def read(self, message: bytes | str) -> list[Frame]:
+        if isinstance(message, str) and message.strip() == DESTROY:
+            self.failed = True
+            return [self.family.goaway(0, Code.UNAVAILABLE.value, "it was destroyed")]
+        try:
+            record = self._decoded(message)
+        except UNDECODABLE as error:
+            raise Malformed(str(error)[:100]) from None
+        return self._readers[record.type](record)
+
+    def _decoded(self, message: bytes | str) -> Record:
+        text = message.decode() if isinstance(message, bytes) else message
+        if text.startswith(superjson.PREFIX):
+            self._version = "superjson"
+            text = _encode(superjson.plain(_any(text))).decode()
+        elif self.side == "accepting":
+            self._version = "json"
+        if '"Uint8Array"' in text:
+            text = _encode(_without_arrays(_any(text))).decode()
+        return _record(text)
+
+    def _read_request(self, record: Record) -> list[Frame]:
+        if not record.id or record.id in self.requests:
+            raise Malformed("a request without an id, or with one that is taken")
+        id = self.next_id()
+        op = "call" if record.type == "request" else record.type
+        name = record.method if op == "call" else ".".join(record.path or ())
+        asked = Asked(record.id, name, op)
+        call = self.family.call(id, 0, name)
+        if op == "call":
+            self._read_arguments(record, call, asked)
+            if self.streams(name):
+                # How far it runs ahead is bounded by what waits to be written.
+                call.window = WindowInfo(UNBOUNDED, UNBOUNDED)
+        elif op == "construct":
+            asked.refusal = (
+                "'construct' is not served here: there are calls, and properties to get and set"
+            )
+            call.method = ""
+        else:
+            fill_access(self.table, call, asked, record.value or NULL)
+        self.requests.add(id, asked)
+        return [call]
+
+    def _read_arguments(self, record: Record, call: Call, asked: Asked) -> None:
+        if not record.callbackIds:
+            call.args = record.args if record.args != NULL else Raw(b"[]")
+            return
+        try:
+            values = _list(record.args)
+        except msgspec.MsgspecError as error:
+            raise Malformed(str(error)[:100]) from None
+        known = {f"{CALLBACK}{each}": each for each in record.callbackIds}
+        refs = []
+        for place, raw in enumerate(values):
+            wire_id = known.get(text_in(raw))
+            if wire_id is not None:
+                id = self.next_id()
+                self.requests.add_callback(asked, id, wire_id)
+                refs.append(Ref(place, "object", id))
+                values[place] = NULL
+        call.args = Raw(b"[" + b",".join(values) + b"]")
+        call.refs = refs or None
+
+    def _read_response(self, record: Record) -> list[Frame]:
+        id = self.own(record.id)
+        exchange = self.exchanges.get(id)
+        if exchange is None:
+            return self.late(record.id)
+        answer = self._answer(record)
+        self.accesses.pop(id, None)
+        if answer.error is not UNSET:
+            self._left.discard(id)
+            return [self.family.error(id, error_in(answer.error))]
+        value = answer.result or NULL
+        is_stream = b"__stream" in bytes(value) and _any(value) == STREAM_MARK
+        if is_stream and exchange.window is not None:
+            self._streaming.add(id)
+            if id not in self._left:
+                return []
+            # It was left before it could be told so.
+            self._left.discard(id)
+            self.reply(self._said(id, "stream-cancel"))
+            return self._ended(id)
+        if is_stream:
+            self.reply(self._said(id, "stream-cancel"))
+            return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", A_STREAM))]
+        if exchange.window is not None:
+            self._left.discard(id)
+            return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", NO_STREAM))]
+        return [self.family.result(id, value)]
+
+    def _ended(self, id: int) -> list[Frame]:
+        self._streaming.discard(id)
+        return [self.family.end(id)]
+
+    def _answer(self, record: Record) -> Answer:
+        try:
+            return _answer(record.args)
+        except msgspec.MsgspecError as error:
+            raise Malformed(str(error)[:100]) from None
+
+    def _read_callback(self, record: Record) -> list[Frame]:
+        target = self.own(record.method)
+        if target not in self.objects:
+            return self.late(record.method)
+        call = self.family.call(self.next_id(), target)
+        asked = Asked("", op="callback")
+        self._read_arguments(record, call, asked)
+        self.requests.add(call.id, asked)
+        return [call]
+
+    def _read_chunk(self, record: Record) -> list[Frame]:
+        id = self.own(record.id)
+        if id not in self._streaming:
+            return self.late(record.id)
+        value = self._answer(record).value or NULL
+        return [self.family.chunk(id, [value], len(value))]
+
+    def _read_end(self, record: Record) -> list[Frame]:
+        id = self.own(record.id)
+        if id not in self._streaming:
+            return self.late(record.id)
+        if record.type == "stream-end":
+            return self._ended(id)
+        error = self._answer(record).error or NULL
+        self._streaming.discard(id)
+        return [self.family.error(id, error_in(error))]
+
+    def _read_cancel(self, record: Record) -> list[Frame]:
+        id = self.requests.id_of(record.id)
+        asked = None if id is None else self.requests.get(id)
+        if id is None or asked is None:
+            # It crossed the end, or it is of nothing: this side keeps none of their ids.
+            raise Malformed("the end of nothing")
+        asked.left = True
+        return [self.family.cancel(id, "close")]
+
+    # --- writing
+
+    def write(self, frame: Any) -> str | None:
+        writer = self._writers.get(frame.kind)
+        text: str | None = writer(frame) if writer is not None else None
+        return text
+
+    def _record(self, wire_id: str, type: str, args: Any, dates: Any = (), **more: Any) -> str:
+        record = {"id": wire_id, "method": "", "args": args, "type": type, **more}
+        record["version"] = self._version
+        message = record
+        if self._version == "superjson":
+            message = superjson.wrapped(record, list(dates))
+        return _encode(message).decode() + "\n"
+
+    def _said(self, id: int, type: str) -> str:
+        return self._record(f"{self.prefix}{id}", type, {})
+
+    def _write_call(self, call: Call) -> str:
+        given: list[Any] = list(_list(call.args))
+        ids = []
+        for ref in call.refs or ():
+            assert isinstance(ref.place, int)
+            ids.append(f"{self.prefix}{ref.id}")
+            given[ref.place] = CALLBACK + ids[-1]
+        more = {"callbackIds": ids} if ids else {}
+        if call.target:
+            self.unsent.append(self.family.result(call.id, NULL))
+            wire_id = self.requests.callbacks.get(call.target, "")
+            number = f"{self.prefix}r{next(self._numbers)}"
+            return self._record(number, "callback", given, method=wire_id, **more)
+        wire_id = f"{self.prefix}{call.id}"
+        access = self.accesses.pop(call.id, "call")
+        path = call.method.split(".")
+        if access == "get":
+            return self._record(wire_id, "get", {}, path=path)
+        if access == "set":
+            return self._record(wire_id, "set", {}, path=path, value=given[0])
+        return self._record(wire_id, "request", given, method=call.method, **more)
+
+    def _write_result(self, result: Result) -> str | None:
+        asked = self.requests.end(result.id)
+        if asked is None or asked.op == "callback":
+            return None
+        if asked.op == "set":
+            return self._record(asked.wire_id, "response", {"result": True})
+        if self.gives_nothing(asked.name):
+            return self._record(asked.wire_id, "response", {})
+        value, dates = self._value(asked.name, result.value, "result")
+        return self._record(asked.wire_id, "response", {"result": value}, dates)
+
+    def _value(self, name: str, raw: Raw, key: str) -> tuple[Any, list[superjson.Path]]:
+        """A result or an item as this version has it: its bytes, or where its dates are."""
+        method = self.table.get(name)
+        wanted: type = bytes if self._version == "json" else datetime
+        if method is None or method.result_type in PLAIN:
+            return raw, []
+        value = _any(raw)
+        paths = list(superjson.paths_of(wanted, method.result_type, value))
+        if wanted is bytes:
+            for path in paths:
+                value = _with_array(value, path)
+            return value, []
+        return raw, [("args", key, *path) for path in paths]
+
+    def _write_error(self, frame: Error) -> str | None:
+        asked = self.requests.end(frame.id)
+        if asked is None or asked.op == "callback":
+            return None
+        words = refused(asked, frame.error, "Method {}" + NO_FUNCTION)
+        error = error_fields(frame.error) if words is None else words
+        if asked.left:
+            return None
+        type = "stream-error" if asked.streams else "response"
+        return self._record(asked.wire_id, type, {"error": error})
+
+    def _write_opening(self, frame: Opening) -> str | None:
+        asked = self.requests.get(frame.id)
+        if asked is None:
+            return None
+        asked.streams = True
+        return self._record(asked.wire_id, "response", {"result": STREAM_MARK})
+
+    def _write_chunk(self, chunk: Chunk) -> str | None:
+        asked = self.requests.get(chunk.id)
+        if asked is None:
+            return None
+        value, dates = self._value(asked.name, chunk.items[0], "value")
+        return self._record(asked.wire_id, "stream-chunk", {"value": value}, dates)
+
+    def _write_end(self, frame: End) -> str | None:
+        asked = self.requests.end(frame.id)
+        if asked is None or asked.left:
+            # Whoever has left its loop listens no more.
+            return None
+        return self._record(asked.wire_id, "stream-end", {})
+
+    def _write_cancel(self, cancel: Cancel) -> str | None:
+        exchange = self.exchanges.get(cancel.id)
+        if exchange is None or exchange.window is None:
+            # There is no cancel for a call that is no stream: its answer is waited for.
+            return None
+        if cancel.id not in self._streaming:
+            self._left.add(cancel.id)
+            return None
+        self.unsent += self._ended(cancel.id)
+        return self._said(cancel.id, "stream-cancel")
+
+
+class KkrpcClassic(Dialect):
+    """kkrpc 0.x, over WebSockets without a subprotocol or one record to a line.
+
+    ``version`` is what a connecting side speaks; either is understood, and answered in kind.
+    ``slow`` says what becomes of a stream that is not taken as fast as it comes, which this wire
+    has no word for: "wait" stops reading, so that everything else on the connection waits as well;
+    "fail" ends that stream with ``RESOURCE_EXHAUSTED``. Call it to have it otherwise:
+    ``kkrpc_classic(slow="fail")``.
+    """
+
+    name = "kkrpc_classic"
+    subprotocol = "kkrpc.0"
+    window: ClassVar[int] = 64
+
+    def __init__(self, *, version: Version = "json", slow: Slow = "wait") -> None:
+        if version not in ("json", "superjson"):
+            raise ValueError(f'version must be "json" or "superjson", not {version!r}')
+        if slow not in ("wait", "fail"):
+            raise ValueError(f'slow must be "wait" or "fail", not {slow!r}')
+        self.version: Version = version
+        self.slow: Slow = slow
+
+    def __call__(self, *, version: Version | None = None, slow: Slow | None = None) -> KkrpcClassic:
+        """The same with other options."""
+        return KkrpcClassic(version=version or self.version, slow=slow or self.slow)
+
+    def knows(self, message: str) -> bool:
+        if message.startswith(superjson.PREFIX):
+            return True
+        try:
+            return _record(message).type in (*REQUESTS, "callback", "stream-cancel")
+        except UNDECODABLE:
+            return False
+
+    def speak(
+        self,
+        side: Side,
+        *,
+        limits: Limits,
+        metadata: Raw | None = None,
+        table: Mapping[str, Method] | None = None,
+    ) -> KkrpcClassicEndpoint:
+        return KkrpcClassicEndpoint(
+            side,
+            limits=limits,
+            metadata=metadata,
+            table=table,
+            version=self.version,
+            slow=self.slow,
+        )
+
+
+def error_in(raw: Raw) -> ErrorInfo:
+    """An error as it came: a text, or an object."""
+    if bytes(raw)[:1] == b'"':
+        info = info_of("Error", text_in(raw), {})
+        if info.message.endswith(NO_FUNCTION):
+            info.code = Code.UNIMPLEMENTED.value
+        return info
+    try:
+        fields = _map(raw)
+    except msgspec.MsgspecError:
+        fields = {}
+    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
+    return info_of(text_in(fields.get("name")), text_in(fields.get("message")), extra)
+
+
+def error_fields(info: ErrorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name or "Error",
+        "message": info.message,
+        **fields_of(info, ERROR_FIELDS),
+    }
+
+
+def _without_arrays(value: Any) -> Any:
+    """Arrays of bytes as base64, which is how JSON has them here."""
+    if isinstance(value, list):
+        return [_without_arrays(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"type", "data"} and value["type"] == "Uint8Array":
+        try:
+            return base64.b64encode(bytes(value["data"])).decode()
+        except (TypeError, ValueError):
+            return value
+    return {key: _without_arrays(each) for key, each in value.items()}
+
+
+def _with_array(value: Any, path: superjson.Path) -> Any:
+    """The other way round, at one place."""
+    if not path:
+        return {"type": "Uint8Array", "data": list(base64.b64decode(value))}
+    key: Any = int(path[0]) if isinstance(value, list) else path[0]
+    value[key] = _with_array(value[key], path[1:])
+    return value

@@ -1,0 +1,543 @@
+"""kkrpc 2: compact records, one JSON object to a message.
+
+``pull`` is a ``grant``; ``return`` and ``throw`` are a ``cancel``, whose acknowledgement is the
+stream's final frame, so that it is written when the handler's ``finally`` has run (R7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from trio_streamrpc.dialects.base import (
+    MAX_ID,
+    UNBOUNDED,
+    Dialect,
+    ForeignEndpoint,
+    Malformed,
+    Opening,
+)
+from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.requests import Asked, fill_access, refused
+from trio_streamrpc.errors import Code
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.protocol.endpoint import Side
+from trio_streamrpc.protocol.frames import (
+    Call,
+    Cancel,
+    Chunk,
+    End,
+    Error,
+    ErrorInfo,
+    Frame,
+    Grant,
+    Kind,
+    Ref,
+    Result,
+    WindowInfo,
+    is_absent,
+)
+
+if TYPE_CHECKING:
+    from trio_streamrpc.contract.methods import Method
+
+__all__ = ["Kkrpc", "KkrpcEndpoint"]
+
+Name = Annotated[str, Meta(max_length=MAX_ID)]
+Amount = Annotated[int, Meta(ge=1, lt=UNBOUNDED)]
+
+#: A consumer's window, and what it asks for at a time once it has taken as much.
+WINDOW = 32
+REPLENISH = 16
+
+ARGUMENT = b"__kkrpc_next_arg__"
+STREAM = b"__kkrpc_next_stream__"
+
+#: What an error's fields are called that every error has.
+ERROR_FIELDS = ("n", "m", "s")
+
+
+class Record(Struct):
+    """A record of any kind: which of its fields are there, its kind says."""
+
+    t: Literal["q", "r", "cb", "cbr", "sq", "sr"]
+    id: Name = ""
+    op: str = ""
+    p: list[str] = []
+    a: list[Raw] = []
+    v: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
+    sid: Name = ""
+    n: Amount = 1
+    d: bool = False
+    e: dict[str, Raw] | UnsetType = UNSET
+
+
+class Produced(Struct):
+    """A stream of this side's: of a call that it serves, or of an argument that it uploads."""
+
+    sid: str
+    #: The ids of the controls that wait to be acknowledged.
+    controls: list[str]
+
+
+class Consumed(Struct):
+    """A stream of the other side's."""
+
+    sid: str
+    #: Whether it was asked to end.
+    left: bool = False
+
+
+_record = msgspec.json.Decoder(Record).decode
+_map = msgspec.json.Decoder(dict[str, Raw]).decode
+_list = msgspec.json.Decoder(list[Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+NULL = Raw(b"null")
+
+
+class KkrpcEndpoint(ForeignEndpoint):
+    """One side of a connection that speaks kkrpc 2."""
+
+    grants_first = True
+    answers_callbacks = False
+    upload_credit = 0
+
+    def __init__(
+        self,
+        side: Side,
+        *,
+        limits: Limits,
+        metadata: Raw | None = None,
+        table: Mapping[str, Method] | None = None,
+    ) -> None:
+        super().__init__(side, limits=limits, metadata=metadata, table=table)
+        self._produced: dict[int, Produced] = {}
+        self._consumed: dict[int, Consumed] = {}
+        self._consumed_ids: dict[str, int] = {}
+        #: Cancels of streams that are not known yet by their ids.
+        self._waiting_cancels: dict[int, Cancel] = {}
+        self._last_record = 0
+        self._readers = {
+            "q": self._read_request,
+            "r": self._read_response,
+            "cb": self._read_callback,
+            "cbr": self._read_release,
+            "sq": self._read_control,
+            "sr": self._read_item,
+        }
+        self._writers: dict[int, Any] = {
+            Kind.CALL: self._write_call,
+            Kind.RESULT: self._write_result,
+            Kind.ERROR: self._write_error,
+            Kind.CHUNK: self._write_chunk,
+            Kind.END: self._write_end,
+            Kind.CANCEL: self._write_cancel,
+            Kind.GRANT: self._write_grant,
+            Opening.kind: self._write_opening,
+        }
+
+    # --- reading
+
+    def read(self, message: bytes | str) -> list[Frame]:
+        try:
+            record = _record(message)
+        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+            raise Malformed(str(error)[:100]) from None
+        return self._readers[record.t](record)
+
+    def _read_request(self, record: Record) -> list[Frame]:
+        if not record.id or record.id in self.requests:
+            raise Malformed("a request without an id, or with one that is taken")
+        id = self.next_id()
+        name = ".".join(record.p)
+        asked = Asked(record.id, name, record.op)
+        call = self.family.call(id, 0, name)
+        if not is_absent(meta := record.meta or NULL):
+            call.metadata = meta
+        if record.op == "call":
+            self._read_arguments(record.a, call, asked)
+            if self.streams(name):
+                call.window = WindowInfo(0, UNBOUNDED)
+        elif record.op in ("get", "set"):
+            fill_access(self.table, call, asked, record.v or NULL)
+        else:
+            known = record.op in ("new", "ref")
+            asked.refusal = (
+                f"{record.op!r} is not served here: there are calls, and properties to get and set"
+                if known
+                else f"unknown operation {record.op[:20]!r}"
+            )
+            call.method = ""
+        self.requests.add(id, asked)
+        return [call]
+
+    def _read_arguments(self, given: list[Raw], call: Call, asked: Asked) -> None:
+        values: list[Raw] = []
+        refs: list[Ref] = []
+        try:
+            for place, raw in enumerate(given):
+                value = raw
+                if ARGUMENT in bytes(raw) or STREAM in bytes(raw):
+                    value, ref = self._read_argument(raw, place, asked)
+                    if ref is not None:
+                        refs.append(ref)
+                values.append(value)
+        except Malformed:
+            # Nothing is kept of what came with it.
+            for ref in refs:
+                if ref.type == "stream":
+                    self._consumed_end(ref.id)
+                else:
+                    del self.requests.callbacks[ref.id]
+            raise
+        call.args = Raw(b"[" + b",".join(values) + b"]")
+        if refs:
+            call.refs = refs
+
+    def _read_argument(self, raw: Raw, place: int, asked: Asked) -> tuple[Raw, Ref | None]:
+        fields = fields_in(raw)
+        kind = text_in(fields.get("__kkrpc_next_arg__"))
+        value = raw
+        if kind == "callback":
+            return NULL, self._read_callback_argument(fields, place, asked)
+        if kind == "value":
+            value = fields.get("v", NULL)
+        elif kind:
+            raise Malformed(f"an argument that is a {kind[:20]!r}")
+        sid = stream_in(value)
+        if sid is None:
+            return value, None
+        if sid in self._consumed_ids:
+            raise Malformed("a stream that is there already")
+        id = self.next_id()
+        self._consume(id, sid)
+        return NULL, Ref(place, "stream", id)
+
+    def _read_callback_argument(self, fields: dict[str, Raw], place: int, asked: Asked) -> Ref:
+        wire_id = text_in(fields.get("id"))
+        if not 0 < len(wire_id) <= MAX_ID:
+            raise Malformed("a callback without an id")
+        id = self.next_id()
+        self.requests.add_callback(asked, id, wire_id)
+        return Ref(place, "object", id)
+
+    def _consume(self, id: int, sid: str) -> None:
+        self._consumed[id] = Consumed(sid)
+        self._consumed_ids[sid] = id
+
+    def _read_response(self, record: Record) -> list[Frame]:
+        id = self.own(record.id)
+        if self.exchanges.get(id) is None:
+            # Answered already, if it was ever asked.
+            return self.late(record.id)
+        was_stream = self.exchanges[id].window is not None
+        if record.e is not UNSET:
+            self._forget_waiting(id)
+            return [self.family.error(id, error_in(record.e))]
+        value = record.v or NULL
+        sid = stream_in(value)
+        if sid is not None and id not in self._consumed and sid not in self._consumed_ids:
+            return self._read_stream(id, sid, expected=was_stream)
+        if was_stream:
+            self._forget_waiting(id)
+            info = ErrorInfo(Code.INVALID_ARGUMENT.value, "", NO_STREAM)
+            return [self.family.error(id, info)]
+        return [self.family.result(id, value)]
+
+    def _read_stream(self, id: int, sid: str, *, expected: bool) -> list[Frame]:
+        if not expected:
+            self.reply(self._control(sid, "return"))
+            return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", A_STREAM))]
+        self._consume(id, sid)
+        self.announced(id)
+        cancel = self._waiting_cancels.pop(id, None)
+        if cancel is not None:
+            self.outbox.add_control(cancel)
+        return []
+
+    def _forget_waiting(self, id: int) -> None:
+        self._waiting_cancels.pop(id, None)
+        self.accesses.pop(id, None)
+
+    def _read_callback(self, record: Record) -> list[Frame]:
+        target = self.own(record.id)
+        if target not in self.objects:
+            # It has ended with its call.
+            return self.late(record.id)
+        id = self.next_id()
+        call = self.family.call(id, target)
+        asked = Asked("", op="callback")
+        self._read_arguments(record.a, call, asked)
+        self.requests.add(id, asked)
+        return [call]
+
+    def _read_release(self, record: Record) -> list[Frame]:
+        # What was passed with a call is released when that ends.
+        return []
+
+    def _read_control(self, record: Record) -> list[Frame]:
+        id = self.own(record.sid)
+        produced = self._produced.get(id)
+        if record.op == "pull":
+            if produced is None:
+                return self.late(record.sid)
+            return [self.family.grant(id, record.n, 0)]
+        if record.op not in ("return", "throw"):
+            raise Malformed("an unknown control of a stream")
+        if produced is None:
+            if not self.was_own(record.sid):
+                raise Malformed("a control of no stream")
+            # It crossed the end of its stream, and is waited for.
+            self.reply(_encode({"t": "sr", "id": record.id, "sid": record.sid, "d": True}).decode())
+            return []
+        if len(produced.controls) >= MAX_CONTROLS:
+            raise Malformed("a stream that is asked to end, and again")
+        produced.controls.append(record.id)
+        if record.op == "return":
+            return [self.family.cancel(id, "close")]
+        return [self.family.cancel(id, "abort")]
+
+    def _read_item(self, record: Record) -> list[Frame]:
+        id = self._consumed_ids.get(record.sid)
+        if id is None:
+            if record.d or record.e is not UNSET:
+                # An acknowledgement that crossed the end.
+                return []
+            raise Malformed("an item of no stream")
+        if record.e is not UNSET:
+            self._consumed_end(id)
+            return [self.family.error(id, error_in(record.e))]
+        if record.d:
+            self._consumed_end(id)
+            return [self.family.end(id)]
+        value = record.v or NULL
+        return [self.family.chunk(id, [value], len(value))]
+
+    def _consumed_end(self, id: int) -> None:
+        consumed = self._consumed.pop(id)
+        del self._consumed_ids[consumed.sid]
+
+    # --- writing
+
+    def write(self, frame: Any) -> str | None:
+        writer = self._writers.get(frame.kind)
+        text: str | None = writer(frame) if writer is not None else None
+        return text
+
+    def _write_call(self, call: Call) -> str:
+        given = _list(call.args)
+        refs = {ref.place: ref for ref in call.refs or ()}
+        arguments = [self._argument(raw, refs.get(place)) for place, raw in enumerate(given)]
+        if call.target:
+            self.unsent.append(self.family.result(call.id, NULL))
+            wire_id = self.requests.callbacks.get(call.target, "")
+            return _encode({"t": "cb", "id": wire_id, "a": arguments}).decode()
+        access = self.accesses.pop(call.id, "call")
+        record: dict[str, Any] = {
+            "t": "q",
+            "id": f"{self.prefix}{call.id}",
+            "op": access,
+            "p": call.method.split("."),
+        }
+        if access == "call":
+            record["a"] = arguments
+        elif access == "set":
+            record["v"] = given[0]
+        meta = self._merged(call.metadata)
+        if meta is not None:
+            record["meta"] = meta
+        return _encode(record).decode()
+
+    def _merged(self, metadata: Raw) -> Any:
+        """What a call is sent with, over what this side's calls are all sent with."""
+        always = self.metadata
+        if is_absent(metadata):
+            return always
+        return {**({} if always is None else _map(always)), **_map(metadata)}
+
+    def _argument(self, raw: Raw, ref: Ref | None) -> dict[str, Any]:
+        if ref is None:
+            return {"__kkrpc_next_arg__": "value", "v": raw}
+        wire_id = f"{self.prefix}{ref.id}"
+        if ref.type == "object":
+            return {"__kkrpc_next_arg__": "callback", "id": wire_id}
+        self._produced[ref.id] = Produced(wire_id, [])
+        return {"__kkrpc_next_arg__": "value", "v": stream_mark(wire_id)}
+
+    def _write_result(self, result: Result) -> str | None:
+        asked = self.requests.end(result.id)
+        if asked is None or asked.op == "callback":
+            return None
+        record: dict[str, Any] = {"t": "r", "id": asked.wire_id}
+        if asked.op == "set":
+            record["v"] = True
+        elif not self.gives_nothing(asked.name):
+            record["v"] = result.value
+        return _encode(record).decode()
+
+    def _write_error(self, frame: Error) -> str | None:
+        asked = self.requests.end(frame.id)
+        produced = self._produced.pop(frame.id, None)
+        info = frame.error
+        if produced is not None:
+            record = {"t": "sr", "id": "", "sid": produced.sid, "e": stream_error(info)}
+            return self._final(produced, record)
+        if asked is None or asked.op == "callback":
+            return None
+        words = refused(asked, info, "{}" + NO_FUNCTION)
+        error = error_fields(info) if words is None else {"n": "Error", "m": words}
+        return _encode({"t": "r", "id": asked.wire_id, "e": error}).decode()
+
+    def _write_opening(self, frame: Opening) -> str | None:
+        asked = self.requests.get(frame.id)
+        if asked is None or frame.id not in self.exchanges:
+            return None
+        sid = f"{self.prefix}{frame.id}"
+        self._produced[frame.id] = Produced(sid, [])
+        return _encode({"t": "r", "id": asked.wire_id, "v": stream_mark(sid)}).decode()
+
+    def _write_chunk(self, chunk: Chunk) -> str | None:
+        produced = self._produced.get(chunk.id)
+        if produced is None:
+            return None
+        record = {
+            "t": "sr", "id": self._record_id(), "sid": produced.sid, "d": False,
+            "v": chunk.items[0],
+        }  # fmt: skip
+        return _encode(record).decode()
+
+    def _write_end(self, frame: End) -> str | None:
+        self.requests.end(frame.id)
+        produced = self._produced.pop(frame.id, None)
+        if produced is None:
+            return None
+        return self._final(produced, {"t": "sr", "id": "", "sid": produced.sid, "d": True})
+
+    def _final(self, produced: Produced, record: dict[str, Any]) -> str:
+        """The last record of a stream: who has asked for it is acknowledged by it."""
+        first, *others = produced.controls or [self._record_id()]
+        for each in others:
+            self.reply(_encode({**record, "id": each}).decode())
+        return _encode({**record, "id": first}).decode()
+
+    def _write_cancel(self, cancel: Cancel) -> str | None:
+        consumed = self._consumed.get(cancel.id)
+        if consumed is None:
+            exchange = self.exchanges.get(cancel.id)
+            if exchange is not None and exchange.window is not None:
+                self._waiting_cancels[cancel.id] = cancel
+            # There is no cancel for a call that is no stream: its answer is waited for.
+            return None
+        if consumed.left:
+            return None
+        consumed.left = True
+        if cancel.error is None:
+            return self._control(consumed.sid, "return")
+        return self._control(consumed.sid, "throw", v=error_fields(cancel.error))
+
+    def _write_grant(self, grant: Grant) -> str | None:
+        consumed = self._consumed.get(grant.id)
+        if consumed is None or grant.items == 0:
+            return None
+        # As much at a time as its own consumers ask for, once they have begun.
+        window = self.exchanges[grant.id].window
+        assert window is not None
+        begun = window.taken_items > 0
+        amount = min(grant.items, REPLENISH) if begun else grant.items
+        if amount < grant.items:
+            self.outbox.add_grant(grant.id, grant.items - amount, 0)
+        return self._control(consumed.sid, "pull", n=amount)
+
+    def _control(self, sid: str, op: str, **more: Any) -> str:
+        record = {"t": "sq", "id": self._record_id(), "sid": sid, "op": op, **more}
+        return _encode(record).decode()
+
+    def _record_id(self) -> str:
+        self._last_record += 1
+        return f"{self.prefix}r{self._last_record}"
+
+
+class Kkrpc(Dialect):
+    """kkrpc 2, over WebSockets without a subprotocol or one record to a line."""
+
+    name = "kkrpc"
+    subprotocol = "kkrpc.2"
+    window: ClassVar[int] = WINDOW
+
+    def knows(self, message: str) -> bool:
+        try:
+            return _record(message).t in ("q", "cb", "sq", "cbr")
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return False
+
+    def speak(
+        self,
+        side: Side,
+        *,
+        limits: Limits,
+        metadata: Raw | None = None,
+        table: Mapping[str, Method] | None = None,
+    ) -> KkrpcEndpoint:
+        return KkrpcEndpoint(side, limits=limits, metadata=metadata, table=table)
+
+
+#: How often a stream may be asked to end.
+MAX_CONTROLS = 4
+
+#: How it is told that there is no such method.
+NO_FUNCTION = " is not a function"
+
+A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
+NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
+
+
+def fields_in(raw: Raw) -> dict[str, Raw]:
+    """The fields of an object; none if it is something else."""
+    try:
+        return _map(raw)
+    except msgspec.MsgspecError:
+        return {}
+
+
+def stream_in(raw: Raw) -> str | None:
+    """The id of the stream that a value stands for; None if it stands for itself."""
+    if STREAM not in bytes(raw):
+        return None
+    fields = fields_in(raw)
+    if text_in(fields.get("__kkrpc_next_stream__")) != "async-iterable":
+        return None
+    sid = text_in(fields.get("id"))
+    if not 0 < len(sid) <= MAX_ID:
+        raise Malformed("a stream without an id")
+    return sid
+
+
+def stream_mark(sid: str) -> dict[str, str]:
+    return {"__kkrpc_next_stream__": "async-iterable", "id": sid}
+
+
+def error_in(fields: dict[str, Raw]) -> ErrorInfo:
+    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
+    info = info_of(text_in(fields.get("n")), text_in(fields.get("m")), extra)
+    if info.name == "Error" and info.message.endswith(NO_FUNCTION):
+        info.code = Code.UNIMPLEMENTED.value
+    return info
+
+
+def error_fields(info: ErrorInfo) -> dict[str, Any]:
+    return {
+        "n": info.name or "Error",
+        "m": info.message,
+        **fields_of(info, ERROR_FIELDS),
+    }
+
+
+def stream_error(info: ErrorInfo) -> dict[str, Any]:
+    """Inside a stream, an error is named in its message."""
+    fields = error_fields(info)
+    return {**fields, "n": "Error", "m": f"{fields['n']}: {fields['m']}"}
