@@ -36,6 +36,7 @@ class ServeOptions(TypedDict, total=False):
     interceptors: Sequence[Interceptor]
     authenticate: Authenticate | None
     allowed_origins: Sequence[str] | None
+    reflection: bool
 
 
 async def serve_forever(
