@@ -168,6 +168,11 @@ async def call_with_a_callback(ends: Ends, run: Run) -> None:
     assert await run(lambda: api(ends).build(progress)) in ([3], [])
 
 
+async def ping(ends: Ends, run: Run) -> None:
+    await run(lambda: ends.client.ping())
+    assert await ends.client.ping() >= 0
+
+
 async def enter_a_stream(ends: Ends, run: Run) -> None:
     stream = ends.client.stream("count", 3)
     if await run(stream.__aenter__):
@@ -281,6 +286,7 @@ ON_A_CONNECTION: dict[str, Callable[[Ends, Run], Awaitable[None]]] = {
     "oneway": call_oneway,
     "an upload": call_with_an_upload,
     "a callback": call_with_a_callback,
+    "Connection.ping": ping,
     "Stream.__aenter__": enter_a_stream,
     "Stream.receive": receive,
     "Stream.__anext__": iterate,

@@ -17,11 +17,14 @@ from tests.end_to_end.network import until
 from tests.service import Service
 from tests.transports.rawsocket import RawSocket
 from trio_streamrpc import (
+    Call,
     ConnectionLost,
     Limits,
+    Proceed,
     RemoteError,
     RpcError,
     Unavailable,
+    Unimplemented,
     connect,
     rpc,
     serve,
@@ -391,3 +394,50 @@ async def test_a_client_that_arrives_during_a_drain() -> None:
                 await stream.aclose()
                 work.finish.set()
     assert work.finished == 1
+
+
+# --- reflection
+
+
+@pytest.mark.parametrize("encoding", ["msgpack", "json"])
+async def test_a_service_that_tells_what_it_has(encoding: Any) -> None:
+    """Interceptors see the call like any other."""
+    seen: list[str] = []
+
+    async def note(call: Call, proceed: Proceed) -> Any:
+        seen.append(call.method)
+        return await proceed(call)
+
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(
+            partial(serve, Service(), "ws://127.0.0.1:0", reflection=True, interceptors=[note])
+        )
+        async with connect(server.url, encoding=encoding) as connection:
+            found = await connection.call("streamrpc.describe")
+            assert found == await connection.api.streamrpc.describe()
+        nursery.cancel_scope.cancel()
+    kinds = {each["name"]: each["kind"] for each in found["methods"]}
+    assert kinds["add"] == "unary"
+    assert kinds["count"] == "server stream"
+    assert kinds["streamrpc.describe"] == "unary"
+    assert seen == ["streamrpc.describe"] * 2
+
+
+async def test_what_a_service_has_is_not_told_by_default() -> None:
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, {"double": double}, "ws://127.0.0.1:0")
+        async with connect(server.url) as connection:
+            with pytest.raises(Unimplemented):
+                await connection.call("streamrpc.describe")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_namespace_of_reflections_name() -> None:
+    service = {"streamrpc": {"double": double}}
+    with pytest.raises(TypeError, match="'streamrpc' of its own"):
+        await serve(service, "ws://127.0.0.1:0", reflection=True)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve, service, "ws://127.0.0.1:0")
+        async with connect(server.url) as connection:
+            assert await connection.call("streamrpc.double", 2) == 4
+        nursery.cancel_scope.cancel()

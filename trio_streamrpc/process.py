@@ -12,6 +12,8 @@ from typing import TypedDict, Unpack
 import cattrs
 import trio
 
+from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.choosing import Native
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.failures import LOGGER
@@ -36,6 +38,8 @@ class ServeOptions(TypedDict, total=False):
     interceptors: Sequence[Interceptor]
     authenticate: Authenticate | None
     allowed_origins: Sequence[str] | None
+    dialects: Sequence[Native | Dialect]
+    reflection: bool
 
 
 async def serve_forever(

@@ -12,6 +12,7 @@ import trio
 from trio_streamrpc.admission import Admission
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
+from trio_streamrpc.contract.reflection import with_reflection
 from trio_streamrpc.dialects import native
 from trio_streamrpc.dialects.base import Dialect, speech
 from trio_streamrpc.dialects.choosing import Dialects, Native
@@ -215,6 +216,7 @@ async def serve(
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
     dialects: Sequence[Native | Dialect] = (native,),
+    reflection: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
@@ -252,8 +254,12 @@ async def serve(
     WebSocket the subprotocol chooses; for a client without one it is its first message, which is
     waited for until ``limits.handshake_timeout`` where there are several that connect so.
 
-    Raises :exc:`TypeError` for what is no service, :exc:`ValueError` for what is no URL or no
-    origin, and for ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and
+    ``reflection`` adds the namespace ``streamrpc``, whose method ``streamrpc.describe`` tells every
+    client that may call it what the service has: names, docstrings and types.
+
+    Raises :exc:`TypeError` for what is no service, or has a ``streamrpc`` of its own where
+    ``reflection`` adds it, :exc:`ValueError` for what is no URL or no origin, and for
+    ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
     asked to stop, and have stopped when it returns.
     """
@@ -261,6 +267,8 @@ async def serve(
     interceptors = checked(interceptors)
     check_authenticate(authenticate)
     table = MethodTable.of(service)
+    if reflection:
+        table = with_reflection(table, payloads_for("json", converter))
     scheme = scheme_of(url)
     # What is wrong with the arguments is told before anything listens.
     server = Server(

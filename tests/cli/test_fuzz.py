@@ -49,7 +49,7 @@ def test_nothing_found() -> None:
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["no"], "'no' is not PACKAGE.MODULE:SERVICE"),
+        (["no"], "'no': it is to be package.module:Service"),
         (["no.such:Service"], "there is no module 'no.such'"),
         ([f"{SERVICES}:No"], f"{SERVICES} has no 'No'"),
         ([f"{SERVICES}:Item"], "Item"),

@@ -6,8 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from trio_streamrpc.cli.call import call
+from trio_streamrpc.cli.completion import completion
 from trio_streamrpc.cli.demo import demo
 from trio_streamrpc.cli.fuzz import fuzz
+from trio_streamrpc.cli.methods import methods
+from trio_streamrpc.cli.ping import ping
+from trio_streamrpc.cli.serve import serve
 
 __all__ = ["commands"]
 
@@ -37,5 +42,10 @@ def commands() -> None:
     """Streaming RPC for Trio over WebSocket."""
 
 
+commands.add_command(call)
+commands.add_command(completion)
 commands.add_command(demo)
 commands.add_command(fuzz)
+commands.add_command(methods)
+commands.add_command(ping)
+commands.add_command(serve)

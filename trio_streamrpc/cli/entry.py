@@ -18,7 +18,8 @@ def main() -> NoReturn:
     """Run the command line: what ``trio-streamrpc`` and ``python -m trio_streamrpc`` start.
 
     Exits with 0, with 1 if a command failed, with 2 if it was called wrongly or the extra ``cli``
-    is not installed, and with 130 after Ctrl-C.
+    is not installed, with 3 if there is no connection, with 4 if the time was up, and with 130
+    after Ctrl-C.
     """
     try:
         code = run()
@@ -46,6 +47,10 @@ def run() -> int:
         return USAGE_ERROR
     try:
         code = commands.main(standalone_mode=False)
+    except click.UsageError as error:
+        where = "" if error.ctx is None else f" (see {error.ctx.command_path} --help)"
+        click.echo(f"Error: {' '.join(error.format_message().split())}{where}", err=True)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code

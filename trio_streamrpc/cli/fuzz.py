@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
-from typing import Any
 
 import click
+
+from trio_streamrpc.cli.loading import find
 
 __all__ = ["fuzz"]
 
 EPILOG = """\b
 Examples:
-  trio-streamrpc fuzz market.service:Market
-  trio-streamrpc fuzz market.service:Market --seconds 60 --method price --method ticks
+  trio-streamrpc fuzz market:Market
+  trio-streamrpc fuzz market:Market --examples 1000 --method price --method ticks
 """
 
 
@@ -46,29 +45,10 @@ def fuzz(
         seconds = 10.0
     try:
         report = find_failures(
-            load(service), seconds=seconds, examples=examples, methods=methods, seed=seed
+            find(service), seconds=seconds, examples=examples, methods=methods, seed=seed
         )
     except (TypeError, ValueError) as error:
         raise click.UsageError(str(error)) from error
     click.echo(str(report))
     if report:
         sys.exit(1)
-
-
-def load(path: str) -> Any:
-    """What stands there; the current directory is looked in first."""
-    module, _, name = path.partition(":")
-    if not module or not name:
-        raise click.UsageError(f"{path!r} is not PACKAGE.MODULE:SERVICE")
-    sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise click.UsageError(f"there is no module {module!r}") from None
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise click.UsageError(f"{module} has no {name!r}")
-        found = getattr(found, part)
-    return found

@@ -48,6 +48,9 @@ class Survey:
 
     def __init__(self, info: inspect.Type) -> None:
         self.info = info
+        self.infos: list[inspect.Type] = []
+        """The type itself, and all that it is made of."""
+
         self.customs: list[type] = []
         """Types that are left to a hook."""
 
@@ -62,6 +65,7 @@ class Survey:
             each = waiting.pop()
             if id(each) not in seen:  # a class may hold itself
                 seen.add(id(each))
+                self.infos.append(each)
                 self._look_at(each)
                 waiting.extend(parts_of(each))
 

@@ -27,13 +27,14 @@ from trio_streamrpc.errors import (
 )
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
-from trio_streamrpc.protocol.frames import Call, Goaway, is_absent
+from trio_streamrpc.protocol.frames import Call, Goaway, Pong, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.calls import EMPTY, serves
 from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
 from trio_streamrpc.runtime.greeting import Greeting
 from trio_streamrpc.runtime.parking import Parking
+from trio_streamrpc.runtime.pings import Pings
 from trio_streamrpc.runtime.proxies import Face
 from trio_streamrpc.runtime.writer import LAST_WORD, Writer
 
@@ -108,6 +109,8 @@ class Connection(Face):
         self._parting = False
         #: Set once a peer that broke the protocol has been told, or could not be.
         self._last_word: trio.Event | None = None
+        #: What somebody waits for to come back; None as long as nobody has asked.
+        self._pings: Pings | None = None
         on_final = self.caller.on_final
         endpoint_events = (
             self.greeting.on_hello,
@@ -120,7 +123,7 @@ class Connection(Face):
             self.callee.on_grant,
             _ignore,
             _ignore,
-            _ignore,
+            self._on_pong,
             self._on_goaway,
             self.caller.on_overflow,
         )
@@ -175,6 +178,21 @@ class Connection(Face):
     async def wait_closed(self) -> None:
         """Wait until the transport is gone, for whatever reason."""
         await self._closed.wait()
+
+    async def ping(self) -> float:
+        """Ask whether the other side is there, and wait until it says so (R24).
+
+        Gives how long that took, in seconds: there and back, with what waited to be written before
+        it, and without any handler or interceptor. There is no limit to it but the connection's
+        own: put a ``trio.fail_after`` around it.
+
+        Raises :exc:`ConnectionLost`, or what else has ended the connection.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.check_open()
+        if self._pings is None:
+            self._pings = Pings(self)
+        return await self._pings.ask()
 
     async def drain(self) -> None:
         """Take no more calls from the other side, and wait until those that run have ended (R27).
@@ -304,6 +322,10 @@ class Connection(Face):
 
     # --- events of the connection itself
 
+    def _on_pong(self, frame: Pong) -> None:
+        if self._pings is not None:
+            self._pings.on_pong(frame)
+
     def _on_goaway(self, frame: Goaway) -> None:
         if frame.code is None:
             self.caller.on_drain()
@@ -346,6 +368,8 @@ class Connection(Face):
         self._lost = error
         self.endpoint.close()
         self.caller.lose(self._lost_error)
+        if self._pings is not None:
+            self._pings.lose()
         self.callee.ask_all()
         self.callee.check_idle()
         self.greeting.end()
