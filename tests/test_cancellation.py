@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,16 +24,21 @@ from tests.end_to_end.network import serving, until
 from tests.runtime.ends import Cut, Ends, open_ends, quiet, sweep
 from trio_streamrpc import (
     Connection,
+    ConnectionLost,
     Limits,
     Server,
     Stream,
     batched,
     connect,
+    connect_parent,
+    connect_process,
     open_connection,
+    relay,
     rpc,
     serve,
     serve_forever,
 )
+from trio_streamrpc.dialects import kkrpc
 from trio_streamrpc.testing import open_pair
 from trio_streamrpc.transports.memory import open_memory_transports
 
@@ -54,6 +60,16 @@ class Service:
     def __init__(self) -> None:
         self.running = 0
         self.noted = 0
+        self._theme = "light"
+
+    @property
+    @rpc
+    def theme(self) -> str:
+        return self._theme
+
+    @theme.setter
+    def theme(self, value: str) -> None:
+        self._theme = value
 
     @asynccontextmanager
     async def _counted(self) -> AsyncIterator[None]:
@@ -279,9 +295,19 @@ async def batch_a_stream(ends: Ends, run: Run) -> None:
     assert await run(use) in ([[[0, 1], [2, 3], [4]]], [])
 
 
+async def get(ends: Ends, run: Run) -> None:
+    assert await run(lambda: ends.client.get("theme")) in ([], ["light"])
+
+
+async def set_(ends: Ends, run: Run) -> None:
+    assert await run(lambda: ends.client.set("theme", "light")) in ([], [None])
+
+
 ON_A_CONNECTION: dict[str, Callable[[Ends, Run], Awaitable[None]]] = {
     "Connection.call": call,
     "Connection.proxy": call_of_a_proxy,
+    "Connection.get": get,
+    "Connection.set": set_,
     "a large value": call_with_a_large_value,
     "oneway": call_oneway,
     "an upload": call_with_an_upload,
@@ -564,9 +590,77 @@ async def test_a_local_stream(autojump_clock: Any) -> None:
 
 # --- none is left out
 
+# --- what stands between transports, and child processes
+
+
+async def test_relay(autojump_clock: Any) -> None:
+    """Both transports are closed, wherever it is cancelled."""
+
+    async def attempt(cut: Cut) -> bool:
+        left, a = open_memory_transports()
+        right, b = open_memory_transports()
+        completed: list[Any] = []
+
+        async def talk() -> None:
+            with contextlib.suppress(ConnectionLost):
+                for _ in range(3):
+                    await left.send(b"x")
+                    await right.receive()
+            await left.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk)
+            await runner(cut, completed)(lambda: relay(a, b))
+            for end in (left, right):
+                with pytest.raises(ConnectionLost):
+                    while True:
+                        await end.receive()
+        return bool(completed)
+
+    await sweep(attempt)
+
+
+@pytest.mark.parametrize("connect_it", [lambda: connect_process(["cat"], dialect=kkrpc)])
+async def test_child_processes(connect_it: Any) -> None:
+    """No process is left, nor anything open to it: the fixture looks."""
+
+    async def attempt(cut: Cut) -> bool:
+        completed: list[Any] = []
+
+        async def block() -> None:
+            async with connect_it():
+                await trio.lowlevel.checkpoint()
+
+        await runner(cut, completed)(block)
+        return bool(completed)
+
+    await sweep(attempt)
+
+
+async def test_standard_streams() -> None:
+    """They are given back, wherever it is cancelled."""
+    before = [os.fstat(each) for each in (0, 1)]
+
+    async def attempt(cut: Cut) -> bool:
+        completed: list[Any] = []
+
+        async def block() -> None:
+            async with connect_parent(Service(), dialect=kkrpc):
+                await trio.lowlevel.checkpoint()
+
+        await runner(cut, completed)(block)
+        assert [os.fstat(each)[:3] for each in (0, 1)] == [each[:3] for each in before]
+        return bool(completed)
+
+    await sweep(attempt)
+
+
 #: What the tests above run under other names, and what is not for users to await.
 OTHERWISE = {
     "connect": test_connect,
+    "connect_process": test_child_processes,
+    "connect_parent": test_standard_streams,
+    "relay": test_relay,
     "serve": test_serve,
     "serve_forever": test_serve,
     "Server.drain": test_drain_a_server,
