@@ -31,7 +31,17 @@ from trio_streamrpc.protocol.states import STATES
 if TYPE_CHECKING:
     from trio_streamrpc.contract.methods import Method
 
-__all__ = ["MAX_ID", "UNBOUNDED", "Dialect", "ForeignEndpoint", "Malformed", "Opening", "Record"]
+__all__ = [
+    "A_STREAM",
+    "MAX_ID",
+    "NO_STREAM",
+    "UNBOUNDED",
+    "Dialect",
+    "ForeignEndpoint",
+    "Malformed",
+    "Opening",
+    "Record",
+]
 
 #: Where a wire has no number of its own.
 UNBOUNDED = MAX_INTEGER // 2
@@ -39,6 +49,10 @@ UNBOUNDED = MAX_INTEGER // 2
 WAITING_CALLBACKS = 4096
 #: The longest id of the other side's that is kept.
 MAX_ID = 128
+
+#: How a call is told that it was made as what its method is not.
+A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
+NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
 
 CONSUMING, LEAVING = STATES["CONSUMING"], STATES["LEAVING"]
 

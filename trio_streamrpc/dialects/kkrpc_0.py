@@ -7,25 +7,38 @@ of the other side's cannot know when its cleanup has run.
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw
 
 from trio_streamrpc.dialects import superjson
 from trio_streamrpc.dialects.base import (
-    MAX_ID,
+    A_STREAM,
+    NO_STREAM,
     UNBOUNDED,
     Dialect,
     ForeignEndpoint,
     Malformed,
     Opening,
 )
-from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.kkrpc_0_records import (
+    NO_FUNCTION,
+    REQUESTS,
+    UNDECODABLE,
+    Answer,
+    Record,
+    error_fields,
+    error_in,
+    read_answer,
+    read_record,
+    with_array,
+    without_arrays,
+)
 from trio_streamrpc.dialects.requests import Asked, fill_access, refused
 from trio_streamrpc.errors import Code
 from trio_streamrpc.limits import Limits
@@ -49,7 +62,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KkrpcClassic", "KkrpcClassicEndpoint"]
 
-Name = Annotated[str, Meta(max_length=MAX_ID)]
 Version = Literal["json", "superjson"]
 Slow = Literal["wait", "fail"]
 
@@ -57,55 +69,16 @@ CALLBACK = "__callback__"
 #: What closes the connection.
 DESTROY = "__DESTROY__"
 
-REQUESTS = ("request", "get", "set", "construct")
-KINDS = (
-    *REQUESTS, "response", "callback", "stream-chunk", "stream-end", "stream-error",
-    "stream-cancel",
-)  # fmt: skip
-
-ERROR_FIELDS = ("name", "message", "stack")
-
 STREAM_MARK = {"__stream": True}
 
-
-class Record(Struct):
-    """A record of any kind: which of its fields are there, its kind says."""
-
-    id: Name
-    type: Literal[KINDS]  # type: ignore[valid-type]
-    method: str = ""
-    args: Raw = Raw(b"null")
-    callbackIds: list[Name] | None = None  # noqa: N815  # as it is on the wire
-    path: list[str] | None = None
-    value: Raw | UnsetType = UNSET
-
-
-class Answer(Struct):
-    """What stands in the ``args`` of what is answered, or of what a stream sends."""
-
-    result: Raw | UnsetType = UNSET
-    value: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-
-
-_record = msgspec.json.Decoder(Record).decode
-_answer = msgspec.json.Decoder(Answer).decode
 _list = msgspec.json.Decoder(list[Raw]).decode
-_map = msgspec.json.Decoder(dict[str, Raw]).decode
 _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 NULL = Raw(b"null")
-UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 #: Results in which there is nothing to be looked for.
 PLAIN = (int, float, str, bool, None, Any)
-
-#: How it is told that there is no such method.
-NO_FUNCTION = " is not a function"
-
-A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
-NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
 
 
 class KkrpcClassicEndpoint(ForeignEndpoint):
@@ -174,8 +147,8 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         elif self.side == "accepting":
             self._version = "json"
         if '"Uint8Array"' in text:
-            text = _encode(_without_arrays(_any(text))).decode()
-        return _record(text)
+            text = _encode(without_arrays(_any(text))).decode()
+        return read_record(text)
 
     def _read_request(self, record: Record) -> list[Frame]:
         if not record.id or record.id in self.requests:
@@ -254,7 +227,7 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
 
     def _answer(self, record: Record) -> Answer:
         try:
-            return _answer(record.args)
+            return read_answer(record.args)
         except msgspec.MsgspecError as error:
             raise Malformed(str(error)[:100]) from None
 
@@ -355,7 +328,7 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         paths = list(superjson.paths_of(wanted, method.result_type, value))
         if wanted is bytes:
             for path in paths:
-                value = _with_array(value, path)
+                value = with_array(value, path)
             return value, []
         return raw, [("args", key, *path) for path in paths]
 
@@ -433,7 +406,7 @@ class KkrpcClassic(Dialect):
         if message.startswith(superjson.PREFIX):
             return True
         try:
-            return _record(message).type in (*REQUESTS, "callback", "stream-cancel")
+            return read_record(message).type in (*REQUESTS, "callback", "stream-cancel")
         except UNDECODABLE:
             return False
 
@@ -453,49 +426,3 @@ class KkrpcClassic(Dialect):
             version=self.version,
             slow=self.slow,
         )
-
-
-def error_in(raw: Raw) -> ErrorInfo:
-    """An error as it came: a text, or an object."""
-    if bytes(raw)[:1] == b'"':
-        info = info_of("Error", text_in(raw), {})
-        if info.message.endswith(NO_FUNCTION):
-            info.code = Code.UNIMPLEMENTED.value
-        return info
-    try:
-        fields = _map(raw)
-    except msgspec.MsgspecError:
-        fields = {}
-    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
-    return info_of(text_in(fields.get("name")), text_in(fields.get("message")), extra)
-
-
-def error_fields(info: ErrorInfo) -> dict[str, Any]:
-    return {
-        "name": info.name or "Error",
-        "message": info.message,
-        **fields_of(info, ERROR_FIELDS),
-    }
-
-
-def _without_arrays(value: Any) -> Any:
-    """Arrays of bytes as base64, which is how JSON has them here."""
-    if isinstance(value, list):
-        return [_without_arrays(each) for each in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"type", "data"} and value["type"] == "Uint8Array":
-        try:
-            return base64.b64encode(bytes(value["data"])).decode()
-        except (TypeError, ValueError):
-            return value
-    return {key: _without_arrays(each) for key, each in value.items()}
-
-
-def _with_array(value: Any, path: superjson.Path) -> Any:
-    """The other way round, at one place."""
-    if not path:
-        return {"type": "Uint8Array", "data": list(base64.b64decode(value))}
-    key: Any = int(path[0]) if isinstance(value, list) else path[0]
-    value[key] = _with_array(value[key], path[1:])
-    return value

@@ -7,20 +7,36 @@ stream's final frame, so that it is written when the handler's ``finally`` has r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct
 
 from trio_streamrpc.dialects.base import (
+    A_STREAM,
     MAX_ID,
+    NO_STREAM,
     UNBOUNDED,
     Dialect,
     ForeignEndpoint,
     Malformed,
     Opening,
 )
-from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.kkrpc_2_records import (
+    ARGUMENT,
+    NO_FUNCTION,
+    NULL,
+    STREAM,
+    Record,
+    error_fields,
+    error_in,
+    fields_in,
+    read_record,
+    stream_error,
+    stream_in,
+    stream_mark,
+)
 from trio_streamrpc.dialects.requests import Asked, fill_access, refused
 from trio_streamrpc.errors import Code
 from trio_streamrpc.limits import Limits
@@ -46,34 +62,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Kkrpc", "KkrpcEndpoint"]
 
-Name = Annotated[str, Meta(max_length=MAX_ID)]
-Amount = Annotated[int, Meta(ge=1, lt=UNBOUNDED)]
-
 #: A consumer's window, and what it asks for at a time once it has taken as much.
 WINDOW = 32
 REPLENISH = 16
-
-ARGUMENT = b"__kkrpc_next_arg__"
-STREAM = b"__kkrpc_next_stream__"
-
-#: What an error's fields are called that every error has.
-ERROR_FIELDS = ("n", "m", "s")
-
-
-class Record(Struct):
-    """A record of any kind: which of its fields are there, its kind says."""
-
-    t: Literal["q", "r", "cb", "cbr", "sq", "sr"]
-    id: Name = ""
-    op: str = ""
-    p: list[str] = []
-    a: list[Raw] = []
-    v: Raw | UnsetType = UNSET
-    meta: Raw | UnsetType = UNSET
-    sid: Name = ""
-    n: Amount = 1
-    d: bool = False
-    e: dict[str, Raw] | UnsetType = UNSET
 
 
 class Produced(Struct):
@@ -92,12 +83,9 @@ class Consumed(Struct):
     left: bool = False
 
 
-_record = msgspec.json.Decoder(Record).decode
 _map = msgspec.json.Decoder(dict[str, Raw]).decode
 _list = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.Encoder().encode
-
-NULL = Raw(b"null")
 
 
 class KkrpcEndpoint(ForeignEndpoint):
@@ -145,7 +133,7 @@ class KkrpcEndpoint(ForeignEndpoint):
 
     def read(self, message: bytes | str) -> list[Frame]:
         try:
-            record = _record(message)
+            record = read_record(message)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise Malformed(str(error)[:100]) from None
         return self._readers[record.t](record)
@@ -471,7 +459,7 @@ class Kkrpc(Dialect):
 
     def knows(self, message: str) -> bool:
         try:
-            return _record(message).t in ("q", "cb", "sq", "cbr")
+            return read_record(message).t in ("q", "cb", "sq", "cbr")
         except (msgspec.MsgspecError, RecursionError, ValueError):
             return False
 
@@ -488,56 +476,3 @@ class Kkrpc(Dialect):
 
 #: How often a stream may be asked to end.
 MAX_CONTROLS = 4
-
-#: How it is told that there is no such method.
-NO_FUNCTION = " is not a function"
-
-A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
-NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
-
-
-def fields_in(raw: Raw) -> dict[str, Raw]:
-    """The fields of an object; none if it is something else."""
-    try:
-        return _map(raw)
-    except msgspec.MsgspecError:
-        return {}
-
-
-def stream_in(raw: Raw) -> str | None:
-    """The id of the stream that a value stands for; None if it stands for itself."""
-    if STREAM not in bytes(raw):
-        return None
-    fields = fields_in(raw)
-    if text_in(fields.get("__kkrpc_next_stream__")) != "async-iterable":
-        return None
-    sid = text_in(fields.get("id"))
-    if not 0 < len(sid) <= MAX_ID:
-        raise Malformed("a stream without an id")
-    return sid
-
-
-def stream_mark(sid: str) -> dict[str, str]:
-    return {"__kkrpc_next_stream__": "async-iterable", "id": sid}
-
-
-def error_in(fields: dict[str, Raw]) -> ErrorInfo:
-    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
-    info = info_of(text_in(fields.get("n")), text_in(fields.get("m")), extra)
-    if info.name == "Error" and info.message.endswith(NO_FUNCTION):
-        info.code = Code.UNIMPLEMENTED.value
-    return info
-
-
-def error_fields(info: ErrorInfo) -> dict[str, Any]:
-    return {
-        "n": info.name or "Error",
-        "m": info.message,
-        **fields_of(info, ERROR_FIELDS),
-    }
-
-
-def stream_error(info: ErrorInfo) -> dict[str, Any]:
-    """Inside a stream, an error is named in its message."""
-    fields = error_fields(info)
-    return {**fields, "n": "Error", "m": f"{fields['n']}: {fields['m']}"}

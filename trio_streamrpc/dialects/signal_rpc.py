@@ -15,6 +15,7 @@ from msgspec import Meta, Raw, Struct
 
 from trio_streamrpc.dialects.base import (
     MAX_ID,
+    NO_STREAM,
     UNBOUNDED,
     Dialect,
     ForeignEndpoint,
@@ -88,8 +89,6 @@ _encode = msgspec.json.Encoder().encode
 
 NULL = Raw(b"null")
 UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError)
-
-NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
 
 
 class SignalEndpoint(ForeignEndpoint):
