@@ -12,7 +12,7 @@ import cattrs
 from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
-from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.base import Dialect, Native, other
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
@@ -25,7 +25,7 @@ __all__ = ["connect_parent", "connect_process"]
 async def connect_process(
     command: Sequence[str],
     *,
-    dialect: Dialect | None = None,
+    dialect: Dialect | Native | None = None,
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
@@ -54,6 +54,7 @@ async def connect_process(
     if serving is not None:
         MethodTable.of(serving)
     checked(interceptors)
+    other(dialect)
     async with (
         open_child(command, grace=limits.close_timeout, cwd=cwd, env=env) as stream,
         open_connection(
@@ -74,7 +75,7 @@ async def connect_process(
 async def connect_parent(
     serving: object = None,
     *,
-    dialect: Dialect | None = None,
+    dialect: Dialect | Native | None = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
     converter: cattrs.Converter | None = None,

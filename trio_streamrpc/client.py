@@ -12,7 +12,7 @@ import trio
 
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
-from trio_streamrpc.dialects.base import Dialect, speech
+from trio_streamrpc.dialects.base import Dialect, Native, other, speech
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
@@ -31,7 +31,7 @@ async def connect(
     url: str,
     *,
     encoding: Encoding = "msgpack",
-    dialect: Dialect | None = None,
+    dialect: Dialect | Native | None = None,
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
@@ -61,6 +61,7 @@ async def connect(
     """
     limits = limits or Limits()
     bare = {}
+    dialect = other(dialect)
     if dialect is not None:
         limits, encoding, bare = dialect.limits(limits), "json", {"bare": True}
     # What is wrong with the arguments is told before anything is opened.
@@ -92,7 +93,7 @@ async def open_connection(
     side: Side = "connecting",
     *,
     encoding: Encoding | None = None,
-    dialect: Dialect | None = None,
+    dialect: Dialect | Native | None = None,
     serving: object = None,
     limits: Limits | None = None,
     interceptors: Sequence[Interceptor] = (),
@@ -130,6 +131,7 @@ async def open_connection(
         raise ValueError("authenticate is for the accepting side")
     limits = limits or Limits()
     opened: AbstractAsyncContextManager[Transport]
+    dialect = other(dialect)
     if dialect is not None:
         limits, encoding = dialect.limits(limits), "json"
     if isinstance(transport, Transport):

@@ -12,8 +12,7 @@ from typing import TypedDict, Unpack
 import cattrs
 import trio
 
-from trio_streamrpc.dialects.base import Dialect
-from trio_streamrpc.dialects.choosing import Native
+from trio_streamrpc.dialects.base import Dialect, Native
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.failures import LOGGER

@@ -14,8 +14,8 @@ from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.contract.reflection import with_reflection
 from trio_streamrpc.dialects import native
-from trio_streamrpc.dialects.base import Dialect, speech
-from trio_streamrpc.dialects.choosing import Dialects, Native
+from trio_streamrpc.dialects.base import Dialect, Native, speech
+from trio_streamrpc.dialects.choosing import Dialects
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.listeners import PatientListener

@@ -269,3 +269,11 @@ async def test_over_any_transport() -> None:
         nursery.start_soon(serve_it)
         async with open_connection(here, dialect=kkrpc) as connection:
             assert await connection.call("add", 1, 2) == 3
+
+
+async def test_what_is_named_may_be_native() -> None:
+    async with serving() as url, connect(url, dialect=native) as connection:
+        assert await connection.call("add", 1, 2) == 3
+    with pytest.raises(TypeError, match="is no dialect"):
+        async with connect(url, dialect="kkrpc"):  # type: ignore[arg-type]
+            raise AssertionError

@@ -15,7 +15,7 @@ from tests.dialects.recorded import Recorded, conversation
 from tests.dialects.test_recordings import PROGRAMS, outcome
 from trio_streamrpc import connect, connect_process, rpc, serve
 from trio_streamrpc.dialects import Dialect, kkrpc, kkrpc_classic, native, signal
-from trio_streamrpc.dialects.choosing import Native
+from trio_streamrpc.dialects.base import Native
 
 ALL: Sequence[Native | Dialect] = (native, kkrpc, kkrpc_classic, signal)
 

@@ -1,7 +1,7 @@
 """Other systems' wires, for ``serve(…, dialects=…)`` and ``connect(…, dialect=…)``."""
 
 from trio_streamrpc.dialects.base import Dialect as Dialect
-from trio_streamrpc.dialects.choosing import Native
+from trio_streamrpc.dialects.base import Native
 from trio_streamrpc.dialects.kkrpc_0 import KkrpcClassic
 from trio_streamrpc.dialects.kkrpc_2 import Kkrpc
 from trio_streamrpc.dialects.signal_rpc import Signal

@@ -39,6 +39,7 @@ __all__ = [
     "Dialect",
     "ForeignEndpoint",
     "Malformed",
+    "Native",
     "Opening",
     "Record",
 ]
@@ -54,7 +55,7 @@ MAX_ID = 128
 A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
 NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
 
-CONSUMING, LEAVING = STATES["CONSUMING"], STATES["LEAVING"]
+CONSUMING = STATES["CONSUMING"]
 
 
 class Malformed(Exception):  # as the other errors are
@@ -309,6 +310,27 @@ class Dialect(ABC):
             max_window=window,
             max_object_calls=max(limits.max_object_calls, WAITING_CALLBACKS),
         )
+
+
+class Native:
+    """streamrpc/1 itself."""
+
+    name = "native"
+
+    def __repr__(self) -> str:
+        return "<dialect native>"
+
+
+def other(dialect: Dialect | Native | None) -> Dialect | None:
+    """The other system's wire that it is; None for this protocol's own.
+
+    Raises :exc:`TypeError` for what is no dialect.
+    """
+    if dialect is None or isinstance(dialect, Native):
+        return None
+    if not isinstance(dialect, Dialect):
+        raise TypeError(f"{dialect!r} is no dialect: they stand in trio_streamrpc.dialects")
+    return dialect
 
 
 def speech(dialect: Dialect | None) -> Callable[..., Endpoint] | None:

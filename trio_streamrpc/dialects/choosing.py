@@ -7,29 +7,20 @@ from typing import Any
 
 import trio
 
-from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.base import Dialect, Native
 from trio_streamrpc.errors import RemoteProtocolError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import Transport
 
-__all__ = ["Dialects", "Native"]
+__all__ = ["Dialects"]
 
 #: The subprotocols of streamrpc itself (R3).
 NATIVE: dict[str | None, Encoding] = {
     "streamrpc.1.msgpack": "msgpack",
     "streamrpc.1.json": "json",
 }
-
-
-class Native:
-    """streamrpc/1 itself."""
-
-    name = "native"
-
-    def __repr__(self) -> str:
-        return "<dialect native>"
 
 
 class Dialects:

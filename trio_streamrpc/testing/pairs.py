@@ -12,7 +12,7 @@ import trio
 from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
-from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.base import Dialect, Native, other
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_background_nursery
@@ -31,7 +31,7 @@ async def open_pair(
     service: object,
     *,
     encoding: Encoding = "msgpack",
-    dialect: Dialect | None = None,
+    dialect: Dialect | Native | None = None,
     serving: object = None,
     interceptors: Sequence[Interceptor] = (),
     client_interceptors: Sequence[Interceptor] = (),
@@ -50,6 +50,7 @@ async def open_pair(
     decides about the client, as in ``serve``, by its ``metadata``. ``dialect`` is what both speak,
     in the place of this protocol. When the block ends, both sides have.
     """
+    dialect = other(dialect)
     if dialect is not None:
         encoding = "json"
     # What is wrong with the arguments is told here, and not by both sides at once.
@@ -77,7 +78,7 @@ async def open_between(
     there: Transport,
     service: object,
     *,
-    dialect: Dialect | None = None,
+    dialect: Dialect | Native | None = None,
     serving: object,
     interceptors: Sequence[Interceptor],
     client_interceptors: Sequence[Interceptor],
