@@ -53,8 +53,9 @@ _ALL = (
         "ours.py",
         None,
         settings=(
-            "nothing, except that the server of W10 has max_calls=2000, for a thousand streams at "
-            "once on a connection"
+            "nothing, except that the server of W9 and W10 has max_connections and "
+            "max_connections_per_peer=100000, for as many clients at one address, and "
+            "max_calls=2000, for a thousand streams at once on a connection"
         ),
         documentation="README.md",
         transports=("ws", "tcp", "unix"),

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
@@ -20,10 +21,11 @@ from watching import Board, Production
 
 from trio_streamrpc import Limits, Window, connect, rpc, serve, with_options
 
-#: W10 has a thousand calls at once on a connection, more than a server takes by default: it has
-#: a server of its own, whose transport is called so, and all else is measured by the defaults.
+#: W9 has thousands of clients at one address, and W10 a thousand calls at once on a connection,
+#: more than a server takes by default: they have a server of their own, whose transport is called
+#: so, and all else is measured by the defaults.
 MANY = "many-"
-MANY_LIMITS = Limits(max_calls=2_000)
+MANY_LIMITS = Limits(max_calls=2_000, max_connections=100_000, max_connections_per_peer=100_000)
 
 #: So many items that none comes to an end.
 ENDLESS = 10**12
@@ -164,17 +166,23 @@ async def typed(client: Client, load: common.Load) -> common.Figures:
 
 
 async def idle(client: Client, load: common.Load) -> common.Figures:
-    """W9."""
-    return await special.idle_connections(client, load, connect)
+    """W9, on a server of its own."""
+    with own_server(load) as address:
+        async with open_client(address) as own:
+            return await special.idle_connections(own, replace(load, address=address), connect)
 
 
 async def many_streams(client: Client, load: common.Load) -> common.Figures:
     """W10, on a server of its own."""
-    script = str(Path(__file__))
-    command = [sys.executable, script, "serve", f"{MANY}{urlsplit(load.address).scheme}"]
-    with running(command) as address:
+    with own_server(load) as address:
         async with open_client(address) as own:
             return await special.many_streams(own, load)
+
+
+def own_server(load: common.Load):
+    """A server that takes many, over the same transport: its URL."""
+    transport = f"{MANY}{urlsplit(load.address).scheme}"
+    return running([sys.executable, str(Path(__file__)), "serve", transport])
 
 
 async def long_link(client: Client, load: common.Load) -> common.Figures:
