@@ -684,7 +684,7 @@ async def test_a_sweep_over_waiting_for_an_object_place(autojump_clock: Any) -> 
             ends.assert_clean()
             return done
 
-        await sweep(attempt, at_least=3)
+        await sweep(attempt, at_least=2)
 
 
 async def test_a_place_that_comes_with_a_lost_connection(autojump_clock: Any) -> None:
