@@ -860,3 +860,19 @@ def test_limits_of_both_sides_are_kept(
     for answer in answers:
         assert isinstance(answer, Error if answer.kind == Kind.ERROR else Result)
         assert not isinstance(answer, Result) or bytes(answer.value) == value
+
+
+@BOTH
+def test_a_window_that_is_used_up_in_no_time_is_enlarged(encoding: Encoding) -> None:
+    """R15: the grant that was due brings the larger window along."""
+    talk = Talk("connecting", encoding)
+    call = talk.calls(window=Window(8, 1000), growth=Growth(Window(64, 8000)))
+    assert call.window is not None
+    for now, granted in ((1.0, (4, 4)), (1.0005, (12, 1004))):
+        talk.hears({"type": "chunk", "id": call.id, "items": [5] * 4, "size": 4}, now=now)
+        due = call.window.take(4, 4)
+        assert due == (4, 4)
+        talk.endpoint.grant(call.id, *due, now)
+        [grant] = talk.says()
+        assert (grant["items"], grant["bytes"]) == granted
+    assert call.window.window == Window(16, 2000)
