@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 from msgspec import Raw
 
 from trio_streamrpc.dialects.requests import Requests, own_number
@@ -23,7 +24,19 @@ from trio_streamrpc.protocol.calling import Access, Refs
 from trio_streamrpc.protocol.credit import Growth
 from trio_streamrpc.protocol.endpoint import Endpoint, Event, Side
 from trio_streamrpc.protocol.exchanges import Exchange
-from trio_streamrpc.protocol.frames import VERSION, Announced, Frame, WindowInfo
+from trio_streamrpc.protocol.frames import (
+    VERSION,
+    Announced,
+    Call,
+    Cancel,
+    Chunk,
+    End,
+    Error,
+    Frame,
+    Kind,
+    Result,
+    WindowInfo,
+)
 from trio_streamrpc.protocol.parts import Claim
 from trio_streamrpc.protocol.peer_limits import keep_to
 from trio_streamrpc.protocol.states import STATES
@@ -36,6 +49,7 @@ __all__ = [
     "MAX_ID",
     "NO_STREAM",
     "UNBOUNDED",
+    "UNDECODABLE",
     "Dialect",
     "ForeignEndpoint",
     "Malformed",
@@ -56,6 +70,9 @@ A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
 NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
 
 CONSUMING = STATES["CONSUMING"]
+
+#: What msgspec raises on text of any kind that is no message.
+UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class Malformed(Exception):  # as the other errors are
@@ -123,6 +140,16 @@ class ForeignEndpoint(Endpoint, ABC):
         self.unsent: list[Frame] = []
         #: What this side's calls are to do, if it is not to call.
         self.accesses: dict[int, Access] = {}
+        #: What writes a frame of each kind that the wire has a message for.
+        self._writers: dict[int, Callable[[Any], str | None]] = {
+            Kind.CALL: self._write_call,
+            Kind.RESULT: self._write_result,
+            Kind.ERROR: self._write_error,
+            Kind.CHUNK: self._write_chunk,
+            Kind.END: self._write_end,
+            Kind.CANCEL: self._write_cancel,
+            Opening.kind: self._write_opening,
+        }
 
     # --- what a wire says
 
@@ -130,9 +157,31 @@ class ForeignEndpoint(Endpoint, ABC):
     def read(self, message: bytes | str) -> list[Frame]:
         """The frames of one message. Raises :exc:`Malformed` for what is none."""
 
-    @abstractmethod
     def write(self, frame: Any) -> str | None:
         """The message of one frame; None where the wire has none."""
+        writer = self._writers.get(frame.kind)
+        return writer(frame) if writer is not None else None
+
+    @abstractmethod
+    def _write_call(self, call: Call) -> str | None: ...
+
+    @abstractmethod
+    def _write_result(self, result: Result) -> str | None: ...
+
+    @abstractmethod
+    def _write_error(self, frame: Error) -> str | None: ...
+
+    @abstractmethod
+    def _write_chunk(self, chunk: Chunk) -> str | None: ...
+
+    @abstractmethod
+    def _write_end(self, frame: End) -> str | None: ...
+
+    @abstractmethod
+    def _write_cancel(self, cancel: Cancel) -> str | None: ...
+
+    @abstractmethod
+    def _write_opening(self, frame: Opening) -> str | None: ...
 
     @property
     def metadata(self) -> Raw | None:

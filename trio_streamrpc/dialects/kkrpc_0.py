@@ -20,6 +20,7 @@ from trio_streamrpc.dialects.base import (
     A_STREAM,
     NO_STREAM,
     UNBOUNDED,
+    UNDECODABLE,
     Dialect,
     ForeignEndpoint,
     Malformed,
@@ -29,7 +30,6 @@ from trio_streamrpc.dialects.failures import text_in
 from trio_streamrpc.dialects.kkrpc_0_records import (
     NO_FUNCTION,
     REQUESTS,
-    UNDECODABLE,
     Answer,
     Record,
     error_fields,
@@ -51,7 +51,6 @@ from trio_streamrpc.protocol.frames import (
     Error,
     ErrorInfo,
     Frame,
-    Kind,
     Ref,
     Result,
     WindowInfo,
@@ -116,15 +115,6 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
             "stream-end": self._read_end,
             "stream-error": self._read_end,
             "stream-cancel": self._read_cancel,
-        }
-        self._writers: dict[int, Any] = {
-            Kind.CALL: self._write_call,
-            Kind.RESULT: self._write_result,
-            Kind.ERROR: self._write_error,
-            Kind.CHUNK: self._write_chunk,
-            Kind.END: self._write_end,
-            Kind.CANCEL: self._write_cancel,
-            Opening.kind: self._write_opening,
         }
 
     # --- reading
@@ -268,11 +258,6 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         return [self.family.cancel(id, "close")]
 
     # --- writing
-
-    def write(self, frame: Any) -> str | None:
-        writer = self._writers.get(frame.kind)
-        text: str | None = writer(frame) if writer is not None else None
-        return text
 
     def _record(self, wire_id: str, type: str, args: Any, dates: Any = (), **more: Any) -> str:
         record = {"id": wire_id, "method": "", "args": args, "type": type, **more}

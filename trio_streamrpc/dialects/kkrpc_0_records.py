@@ -17,7 +17,6 @@ from trio_streamrpc.protocol.frames import ErrorInfo
 __all__ = [
     "NO_FUNCTION",
     "REQUESTS",
-    "UNDECODABLE",
     "Answer",
     "Record",
     "error_fields",
@@ -61,8 +60,6 @@ class Answer(Struct):
 read_record = msgspec.json.Decoder(Record).decode
 read_answer = msgspec.json.Decoder(Answer).decode
 _map = msgspec.json.Decoder(dict[str, Raw]).decode
-
-UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 #: How it is told that there is no such method.
 NO_FUNCTION = " is not a function"

@@ -17,6 +17,7 @@ from trio_streamrpc.dialects.base import (
     MAX_ID,
     NO_STREAM,
     UNBOUNDED,
+    UNDECODABLE,
     Dialect,
     ForeignEndpoint,
     Malformed,
@@ -118,23 +119,14 @@ class KkrpcEndpoint(ForeignEndpoint):
             "sq": self._read_control,
             "sr": self._read_item,
         }
-        self._writers: dict[int, Any] = {
-            Kind.CALL: self._write_call,
-            Kind.RESULT: self._write_result,
-            Kind.ERROR: self._write_error,
-            Kind.CHUNK: self._write_chunk,
-            Kind.END: self._write_end,
-            Kind.CANCEL: self._write_cancel,
-            Kind.GRANT: self._write_grant,
-            Opening.kind: self._write_opening,
-        }
+        self._writers[Kind.GRANT] = self._write_grant
 
     # --- reading
 
     def read(self, message: bytes | str) -> list[Frame]:
         try:
             record = read_record(message)
-        except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        except UNDECODABLE as error:
             raise Malformed(str(error)[:100]) from None
         return self._readers[record.t](record)
 
@@ -312,11 +304,6 @@ class KkrpcEndpoint(ForeignEndpoint):
 
     # --- writing
 
-    def write(self, frame: Any) -> str | None:
-        writer = self._writers.get(frame.kind)
-        text: str | None = writer(frame) if writer is not None else None
-        return text
-
     def _write_call(self, call: Call) -> str:
         given = _list(call.args)
         refs = {ref.place: ref for ref in call.refs or ()}
@@ -460,7 +447,7 @@ class Kkrpc(Dialect):
     def knows(self, message: str) -> bool:
         try:
             return read_record(message).t in ("q", "cb", "sq", "cbr")
-        except (msgspec.MsgspecError, RecursionError, ValueError):
+        except UNDECODABLE:
             return False
 
     def speak(

@@ -17,6 +17,7 @@ from trio_streamrpc.dialects.base import (
     MAX_ID,
     NO_STREAM,
     UNBOUNDED,
+    UNDECODABLE,
     Dialect,
     ForeignEndpoint,
     Malformed,
@@ -38,7 +39,6 @@ from trio_streamrpc.protocol.frames import (
     Error,
     ErrorInfo,
     Frame,
-    Kind,
     Result,
     WindowInfo,
 )
@@ -88,7 +88,6 @@ _id = msgspec.json.Decoder(StreamId).decode
 _encode = msgspec.json.Encoder().encode
 
 NULL = Raw(b"null")
-UNDECODABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class SignalEndpoint(ForeignEndpoint):
@@ -114,15 +113,6 @@ class SignalEndpoint(ForeignEndpoint):
         self.agreed = Agreed(limits)
         self._sent: dict[int, str | int] = {}
         self._stream_ids = itertools.count(1)
-        self._writers: dict[int, Any] = {
-            Kind.CALL: self._write_call,
-            Kind.RESULT: self._write_result,
-            Kind.ERROR: self._write_error,
-            Kind.CHUNK: self._write_chunk,
-            Kind.END: self._write_end,
-            Kind.CANCEL: self._write_cancel,
-            Opening.kind: self._write_opening,
-        }
 
     # --- reading
 
@@ -240,11 +230,6 @@ class SignalEndpoint(ForeignEndpoint):
         return id
 
     # --- writing
-
-    def write(self, frame: Any) -> str | None:
-        writer = self._writers.get(frame.kind)
-        text: str | None = writer(frame) if writer is not None else None
-        return text
 
     def _write_call(self, call: Call) -> str:
         self.accesses.pop(call.id, None)
