@@ -7,7 +7,7 @@ import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["tests", "lint", "types"]
+nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -50,6 +50,13 @@ def types(session: nox.Session) -> None:
     session.install("-e", ".", *group("test"))  # with `types`: the tests are checked as well
     session.run("mypy")
     session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into docs/_build/html; a warning is an error, and so is a dead reference."""
+    session.install("-e", ".[cli,testing]", *group("docs"))
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "docs", "docs/_build/html")
 
 
 @nox.session
