@@ -14,6 +14,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 #: The parts without I/O: nothing excuses a branch that no test takes.
 FULLY_COVERED = ("trio_streamrpc/protocol/*", "trio_streamrpc/contract/*")
 
+#: For pytest: what has nothing more to do takes over what another process has not begun.
+SIDE_BY_SIDE = ("-n=logical", "--maxprocesses=8", "--dist=worksteal")
+
 
 def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, name))
@@ -21,10 +24,13 @@ def group(name: str) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests and judge their branch coverage; arguments after ``--`` go to pytest."""
+    """Run the tests and judge their branch coverage; arguments after ``--`` go to pytest.
+
+    All of them run in a process for each processor, a choice of them in one.
+    """
     session.install("-e", ".", *group("test"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE))
     session.run("coverage", "combine", "--quiet")
     if session.posargs:
         # A choice of tests covers a part: shown, and not judged.
@@ -76,7 +82,12 @@ def fuzz(session: nox.Session) -> None:
     minutes, *arguments = session.posargs or ["10"]
     session.install("-e", ".", *group("fuzz"))
     session.run(
-        "pytest", "--hypothesis-profile=long", "tests/properties", "tests/testing", *arguments
+        "pytest",
+        "--hypothesis-profile=long",
+        *SIDE_BY_SIDE,
+        "tests/properties",
+        "tests/testing",
+        *arguments,
     )
     limit = f"-max_total_time={float(minutes) * 60:.0f}"
     session.run("python", "-m", "tests.properties.garbage", limit)

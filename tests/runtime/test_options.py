@@ -193,7 +193,9 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    "metadata", [{"a": Odd()}, {"a": {"b": [Odd()]}}, {"a": "\ud800"}, {"a": 2**100}], ids=str
+    "metadata",
+    [{"a": Odd()}, {"a": {"b": [Odd()]}}, {"a": "\ud800"}, {"a": 2**100}],
+    ids=["object", "object within", "surrogate", "large number"],
 )
 async def test_metadata_that_cannot_be_encoded(metadata: Any, autojump_clock: Any) -> None:
     """Nothing is sent, and no place stays taken."""
