@@ -11,4 +11,7 @@ from trio_streamrpc.testing.machines.calls import CallsAndStreams
 
 TestTwoEndpoints = CallsAndStreams.TestCase
 # Many steps find nothing to do: fewer would not get far.
-TestTwoEndpoints.settings = settings(stateful_step_count=max(150, settings().stateful_step_count))
+TestTwoEndpoints.settings = settings(
+    max_examples=settings().max_examples // 2,
+    stateful_step_count=max(150, settings().stateful_step_count),
+)

@@ -365,4 +365,7 @@ class References(Observed):
 
 TestReferences = References.TestCase
 # Many steps find nothing to do: fewer would not get far.
-TestReferences.settings = settings(stateful_step_count=max(150, settings().stateful_step_count))
+TestReferences.settings = settings(
+    max_examples=settings().max_examples // 2,
+    stateful_step_count=max(150, settings().stateful_step_count),
+)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -635,6 +635,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=settings().max_examples // 2)
 @given(st.lists(st.tuples(st.integers(-1, 70), st.lists(VALUES, max_size=5)), max_size=3))
 def test_frames_of_any_values(frames: list[tuple[int, list[Any]]]) -> None:
     """R28."""

@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -729,6 +729,7 @@ class Speaker:
 
 
 @BOTH
+@settings(max_examples=settings().max_examples // 2)
 @given(
     peer=st.fixed_dictionaries(
         {
