@@ -33,7 +33,8 @@ from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.transports.base import MESSAGE_SLACK, Transport, close_by_force
-from trio_streamrpc.transports.fragments import END_OF_HEAD, FrameCounter
+from trio_streamrpc.transports.counted import CountedStream
+from trio_streamrpc.transports.headers import decoded, encoded, has_body, host_in, values_of
 from trio_streamrpc.transports.origins import Origins
 from trio_streamrpc.transports.sockets import (
     OrderlyStream,
@@ -71,53 +72,8 @@ SUBPROTOCOLS: dict[str | None, Encoding] = {
 #: What stands in a URL as it is; anything else is percent-encoded, as browsers do.
 URL_CHARACTERS = "/!$%&'()*+,-.:;=?@_~"
 
-#: How much is read at once, at most: several messages where they are long. Trio's own 64 KiB would
-#: be two reads for a message that is a little longer than that.
-RECEIVE_BYTES = 256 * 1024
-
-#: How much of a handshake is read at once, at most: that it is too long (16 KiB, in h11) is found
-#: only between two reads.
-HANDSHAKE_BYTES = 16 * 1024
-
-#: What no handshake has, and what h11 takes seconds for: a header with so many blanks, which may be
-#: spread over lines, takes it a time that grows with the square of their number.
-BLANKS = 64
-_BLANKS = re.compile(rb"[ \t\r\n]{%d}" % BLANKS)
-
-#: What a server answers a handshake with begins with its status, within so many bytes.
-HEAD_BYTES = 64
-#: … and the whole of what a client asks with: more than trio-websocket takes.
+#: The whole of what a client asks with is kept: more than trio-websocket takes.
 REQUEST_BYTES = 64 * 1024
-
-#: Names of headers that many handshakes have: kept once for all connections. Those that a client
-#: has made up are not interned, since what Python 3.12 interns it keeps for ever.
-USUAL = {
-    name: name
-    for name in (
-        "accept-encoding",
-        "accept-language",
-        "authorization",
-        "cache-control",
-        "cookie",
-        "host",
-        "origin",
-        "pragma",
-        "sec-websocket-accept",
-        "sec-websocket-extensions",
-        "sec-websocket-key",
-        "sec-websocket-protocol",
-        "sec-websocket-version",
-        "upgrade",
-        "user-agent",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-real-ip",
-    )
-}
-
-#: How the line begins that names the host, in lower case.
-HOST = b"host:"
 
 #: How long a client that is turned away may take to read why, in seconds.
 FAREWELL = 1.0
@@ -126,85 +82,6 @@ FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: text/plain\r\n"
     b"Content-Length: 50\r\n\r\nthis server has as many connections as it accepts\n"
 )
-
-
-class CountedStream(trio.abc.Stream):
-    """A byte stream that knows when it last heard something, and how much since a whole message.
-
-    Endless fragments make no message, and neither do control frames: more than twice the longest
-    message without a whole one, or too many fragments of it, and the stream is broken off. What is
-    read at once is handed on a few frames at a time.
-
-    Until the handshake is done (:meth:`settle`), less is read at once, and it is broken off as well
-    if what comes would keep h11 busy.
-    """
-
-    def __init__(
-        self, stream: trio.abc.Stream, max_unfinished: int, *, head_bytes: int = HEAD_BYTES
-    ) -> None:
-        self.stream = stream
-        self.max_unfinished = max_unfinished
-        self.unfinished = 0
-        self.exceeded = False
-        self._frames = FrameCounter()
-        #: What was read and is not handed on yet, from that place on.
-        self._rest: bytes | bytearray = b""
-        self._at = 0
-        #: How much is read at once.
-        self.receive_bytes = HANDSHAKE_BYTES
-        #: The last bytes of the handshake, as long as it is not done.
-        self._tail: bytes | None = b""
-        #: The first bytes that came in, and how many of them are kept at most.
-        self.head = b""
-        self.head_bytes = head_bytes
-        self._now = trio.lowlevel.current_clock().current_time
-        self.last_heard = self._now()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self.unfinished > self.max_unfinished:
-            raise self._exceed()
-        data, start = self._rest, self._at
-        if data:
-            await trio.lowlevel.checkpoint()
-        else:
-            data = await self.stream.receive_some(
-                max_bytes or min(self.receive_bytes, self.max_unfinished)
-            )
-            self.unfinished += len(data)
-            if len(self.head) < self.head_bytes:
-                self.head += data[: self.head_bytes]
-            self.last_heard = self._now()
-            if self._tail is not None:
-                tail = self._tail + data
-                if _BLANKS.search(tail):
-                    raise trio.BrokenResourceError("too many blanks in a handshake")
-                self._tail = tail[1 - BLANKS :]
-        end = self._frames.cut(data, start)
-        if self._frames.exceeded:
-            raise self._exceed()
-        if end == len(data):
-            self._rest, self._at = b"", 0
-            return data[start:] if start else data
-        self._rest, self._at = data, end
-        return data[start:end]
-
-    def settle(self) -> None:
-        """The handshake is done: what comes now is messages."""
-        self.receive_bytes = RECEIVE_BYTES
-        self._tail = None
-
-    def _exceed(self) -> trio.BrokenResourceError:
-        self.exceeded = True
-        return trio.BrokenResourceError("too many bytes or fragments without a whole message")
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
 
 
 class WebSocketTransport(Transport):
@@ -343,7 +220,7 @@ async def connect_websocket(
     resource = quote(parts.path or "/", safe=URL_CHARACTERS)
     if parts.query:
         resource += "?" + quote(parts.query, safe=URL_CHARACTERS)
-    extra_headers = _encoded(headers)
+    extra_headers = encoded(headers)
     async with open_background_nursery() as background:
         with trio.move_on_after(limits.handshake_timeout) as handshake:
             stream: trio.abc.Stream = await connect_tcp(url, host, port)
@@ -383,7 +260,7 @@ async def connect_websocket(
             counted,
             encoding=encoding,
             remote=address_name(host, port),
-            headers=_decoded(socket.handshake_headers),
+            headers=decoded(socket.handshake_headers),
             close_timeout=limits.close_timeout,
         )
         transport.nursery = background
@@ -452,13 +329,13 @@ async def _shake_hands(
         receive_buffer_size=None,
     )
     # trio-websocket keeps this one header to itself.
-    host = _host_in(stream.head)
+    host = host_in(stream.head)
     stream.head, stream.head_bytes = b"", 0
-    if _has_body(request):
+    if has_body(request.headers):
         # Its frames would be looked for where the body is.
         await request.reject(400, body=b"a handshake has no body\n")
         return None
-    asking = _values_of(request, b"origin")
+    asking = values_of(request.headers, b"origin")
     if not origins.allow(asking, host):
         # A browser tells its page nothing of it. Escaped and shortened: it is what a client sent.
         LOGGER.info(
@@ -484,7 +361,7 @@ async def _shake_hands(
         stream,
         encoding=subprotocols[offered[0]],
         remote=remote,
-        headers=_decoded([(b"host", host.encode("latin-1")), *request.headers]),
+        headers=decoded([(b"host", host.encode("latin-1")), *request.headers]),
         close_timeout=limits.close_timeout,
         target=request.path,
         subprotocol=offered[0],
@@ -548,48 +425,6 @@ def _refused(url: str, error: Exception | None, head: bytes) -> RpcError:
     return kinds.get(status, Unavailable)(f"{message}: {said}" if said else message)
 
 
-def _has_body(request: trio_websocket.WebSocketRequest) -> bool:
-    lengths = _values_of(request, b"content-length")
-    return any(each != "0" for each in lengths) or bool(_values_of(request, b"transfer-encoding"))
-
-
-def _values_of(request: trio_websocket.WebSocketRequest, header: bytes) -> list[str]:
-    return [value.decode("latin-1") for name, value in request.headers if name.lower() == header]
-
-
-def _host_in(head: bytes) -> str:
-    """What the ``Host`` line of a request says; nothing, if there is not exactly one."""
-    # No pattern for the line: what one takes for it may grow with the square of its length.
-    lines = END_OF_HEAD.split(head, maxsplit=1)[0].split(b"\n")
-    found = [line[len(HOST) :] for line in lines if line[: len(HOST)].lower() == HOST]
-    return found[0].strip(b" \t\r").decode("latin-1") if len(found) == 1 else ""
-
-
 def _path_of(request: trio_websocket.WebSocketRequest) -> str:
     # Not urlsplit(): what the other side sent may be no URL at all.
     return unquote(request.path.partition("?")[0])
-
-
-def _encoded(
-    headers: Mapping[str, str] | Iterable[tuple[str, str]],
-) -> list[tuple[bytes, bytes]]:
-    # A name may stand there several times, where they are pairs.
-    items = headers.items() if isinstance(headers, Mapping) else headers
-    pairs = list(cast(Iterable[tuple[str, str]], items))
-    for name, value in pairs:
-        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            # Without the value: it may be a secret.
-            raise ValueError(f"{name!r}, or what it is set to, cannot be an HTTP header")
-    return [(name.encode(), value.encode("latin-1")) for name, value in pairs]
-
-
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"|[!-~\x80-\xff]|[!-~\x80-\xff][\t -~\x80-\xff]*[!-~\x80-\xff]")
-
-
-def _decoded(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    decoded = {}
-    for raw, value in headers:
-        name = raw.decode("latin-1").lower()
-        decoded[USUAL.get(name, name)] = value.decode("latin-1")
-    return decoded
