@@ -14,7 +14,7 @@ from tests.protocol.wire import BOTH, STREAM, WINDOW, Talk, read, whole
 from trio_streamrpc.errors import LocalProtocolError, RemoteProtocolError, ResourceExhausted
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.frames import ErrorInfo
-from trio_streamrpc.protocol.parts import Claim, Room, Slices
+from trio_streamrpc.protocol.parts import MAX_PARTS, Claim, Room, Slices
 
 KB = 1024
 #: So that a value of more than 1000 bytes travels in parts of at most 1000.
@@ -221,6 +221,21 @@ def test_parts_of_text_are_cut_between_characters() -> None:
     assert frames[0]["parts"] == len(json.dumps(value, ensure_ascii=False).encode())
     assert all(0 < len(frame["data"].encode()) <= 7 for frame in frames[1:])
     assert whole("json", frames) == [{"type": "result", "id": 1, "value": value}]
+
+
+@BOTH
+def test_a_value_has_so_many_parts_at_most(encoding: Encoding) -> None:
+    """R21: with a byte in each, one value would take a minute to write."""
+    talk = Talk("accepting", encoding, announced={"max_frame_bytes": 1})
+    talk.called(1)
+    value = text(encoding, 3 * MAX_PARTS + 2)
+    talk.endpoint.answer(1, talk.payload(value))
+    frames = talk.says()
+    assert MAX_PARTS / 2 < len(frames[1:]) <= MAX_PARTS
+    assert whole(encoding, frames) == [{"type": "result", "id": 1, "value": value}]
+    talk.called(3)
+    talk.endpoint.answer(3, talk.payload(text(encoding, 100)))
+    assert len(talk.says()[1:]) == 100
 
 
 @pytest.mark.parametrize("fill", ["x", "é", "😀", '"', "\\", "\n", "\x01", "\x7f"])

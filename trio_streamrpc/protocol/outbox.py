@@ -444,7 +444,8 @@ class Outbox:
         A part is as long as a turn where others wait, and as what is left of the message where
         nobody does.
         """
-        most = min(self.chunk_bytes * value.factor, self.message_bytes - FRAME_BYTES)
+        part = max(self.chunk_bytes, value.shortest) * value.factor
+        most = min(part, self.message_bytes - FRAME_BYTES)
         turn = min(most, TURN_BYTES - FRAME_BYTES)
         return value.write(message, self._family, turn, turn if self._turns.line else most)
 

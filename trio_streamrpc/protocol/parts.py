@@ -14,7 +14,11 @@ from trio_streamrpc.errors import LocalProtocolError, ResourceExhausted
 from trio_streamrpc.protocol.frames import Call, Chunk, Family, Result
 from trio_streamrpc.protocol.message import FRAME_BYTES, Message
 
-__all__ = ["Claim", "Room", "Slices", "Value"]
+__all__ = ["MAX_PARTS", "Claim", "Room", "Slices", "Value"]
+
+#: In how many parts a value is cut at most: a part is a thousand times dearer to write than a byte,
+#: and it is the other side that says how long they are.
+MAX_PARTS = 16_384
 
 
 class Slices:
@@ -148,7 +152,7 @@ class Value:
     ``header`` is the frame that announces it; a call's goes out with the calls, and is not here.
     """
 
-    __slots__ = ("claim", "factor", "final", "header", "id", "priority", "slices")
+    __slots__ = ("claim", "factor", "final", "header", "id", "priority", "shortest", "slices")
 
     def __init__(
         self,
@@ -164,6 +168,8 @@ class Value:
         self.slices: Slices | None = slices
         # In JSON, a part is a string in a string: a character takes up to twice its bytes there.
         self.factor = 2 if slices.text else 1
+        #: What a part may be as long as, however little the other side asks for at once.
+        self.shortest = slices.left // MAX_PARTS + 1
         self.priority = priority
         self.claim = claim
         self.header = header
