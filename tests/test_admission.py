@@ -40,12 +40,32 @@ def test_places_of_an_address() -> None:
     assert admission.enter("1.1.1.1") is not None
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("::ffff:1.1.1.1", "1.1.1.1", True),
+        ("::ffff:1.1.1.1", "::ffff:1.1.1.2", False),
+        ("1.1.1.1", "1.1.1.2", False),
+    ],
+)
+def test_addresses_of_one_host(first: str, second: str, same: bool) -> None:
+    """In IPv6 a host has a whole network of them, and could take every place of a server."""
+    admission = Admission(Limits(max_connections_per_peer=1), None)
+    assert admission.enter(first) is None
+    assert (admission.enter(second) is not None) == same
+    admission.leave(first)
+    assert admission.enter(first) is None
+
+
 def test_nothing_is_kept_of_who_has_left() -> None:
     admission = Admission(Limits(), None)
     for number in range(1000):
-        admission.enter(f"10.0.0.{number}")
-        admission.leave(f"10.0.0.{number}")
-    assert admission._by_address == {}
+        admission.enter(f"10.0.{number // 250}.{number % 250}")
+        admission.leave(f"10.0.{number // 250}.{number % 250}")
+    assert admission._by_peer == {}
     assert admission._taken == 0
 
 

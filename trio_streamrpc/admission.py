@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any
 
 import trio
@@ -18,6 +19,16 @@ __all__ = ["Admission"]
 MAX_TELLING = 100
 
 
+def peer_of(address: str) -> str:
+    """Whom an IP address counts for: of IPv6, one host has as many as it likes of its /64."""
+    ip = ip_address(address)
+    if isinstance(ip, IPv4Address):
+        return address
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(IPv6Network((int(ip), 64), strict=False))
+
+
 class Admission:
     """The places of a server's connections, and the decisions about clients that are under way."""
 
@@ -25,7 +36,7 @@ class Admission:
         self._limits = limits
         self._authenticate = authenticate
         self._taken = 0
-        self._by_address: dict[str, int] = {}
+        self._by_peer: dict[str, int] = {}
         self._telling = 0
         self._deciding: set[trio.CancelScope] = set()
         self._closed = False
@@ -39,10 +50,11 @@ class Admission:
         if self._taken >= self._limits.max_connections:
             return f"there are {self._taken} connections"
         if address is not None:
-            number = self._by_address.get(address, 0)
+            peer = peer_of(address)
+            number = self._by_peer.get(peer, 0)
             if number >= self._limits.max_connections_per_peer:
-                return f"there are {number} connections from {address}"
-            self._by_address[address] = number + 1
+                return f"there are {number} connections from {peer}"
+            self._by_peer[peer] = number + 1
         self._taken += 1
         return None
 
@@ -50,9 +62,10 @@ class Admission:
         """Give a place back."""
         self._taken -= 1
         if address is not None:
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+            peer = peer_of(address)
+            self._by_peer[peer] -= 1
+            if not self._by_peer[peer]:
+                del self._by_peer[peer]
 
     async def turn_away(
         self, stream: trio.abc.Stream, tell: Callable[[trio.abc.Stream], Awaitable[None]]

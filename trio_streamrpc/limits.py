@@ -165,8 +165,9 @@ class Limits:
     """
 
     max_connections_per_peer: int = 1_000
-    """Connections of one IP address at once. Behind a proxy all have the proxy's address. Those of
-    a Unix socket, where all are one machine's, count in ``max_connections`` alone.
+    """Connections of one IP address at once, in IPv6 of one network of 64 bits. Behind a proxy all
+    have the proxy's address. Those of a Unix socket, where all are one machine's, count in
+    ``max_connections`` alone.
 
     Beyond: as for ``max_connections``.
 
