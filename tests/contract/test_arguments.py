@@ -21,8 +21,10 @@ import pytest
 
 from trio_streamrpc.contract.arguments import MethodCodec
 from trio_streamrpc.contract.decorators import rpc
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable, Parameter, Role
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import Encoding, Payloads
+from trio_streamrpc.contract.signatures import Kind, Parameter, Role
 from trio_streamrpc.errors import InternalError, InvalidArgument
 from trio_streamrpc.protocol.binary import BINARY_BYTES, Binary
 

@@ -12,15 +12,10 @@ import trio
 
 from trio_streamrpc.contract import hints
 from trio_streamrpc.contract.decorators import rpc
-from trio_streamrpc.contract.methods import (
-    Kind,
-    Method,
-    MethodTable,
-    Parameter,
-    Role,
-    callback_method,
-)
+from trio_streamrpc.contract.method import Method, callback_method
+from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import Payloads, payloads_for
+from trio_streamrpc.contract.signatures import Kind, Parameter, Role
 from trio_streamrpc.errors import InternalError, InvalidArgument
 
 P = ParamSpec("P")

@@ -27,7 +27,9 @@ import pytest
 import trio
 
 from trio_streamrpc.contract.decorators import rpc
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable, Parameter, Role
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.signatures import Kind, Parameter, Role
 from trio_streamrpc.limits import Window
 
 if TYPE_CHECKING:

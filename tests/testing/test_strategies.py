@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from tests.protocol.wire import BOTH, Talk, message
 from trio_streamrpc import Limits, Window, rpc
-from trio_streamrpc.contract.methods import Kind, MethodTable
+from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.errors import InvalidArgument, RemoteProtocolError
 from trio_streamrpc.protocol.codecs import Encoding, codec_for
 from trio_streamrpc.protocol.states import STATES

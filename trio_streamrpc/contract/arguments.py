@@ -21,7 +21,7 @@ from trio_streamrpc.errors import InternalError, InvalidArgument
 from trio_streamrpc.protocol.binary import BINARY_BYTES, Binary, Encoded, Payload
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
     from trio_streamrpc.contract.payloads import Decode, Encode, Payloads
 
 __all__ = ["MethodCodec", "Reference"]

@@ -19,10 +19,12 @@ from msgspec import inspect
 
 from trio_streamrpc.contract import hints
 from trio_streamrpc.contract.decorators import RpcOptions
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable, Parameter, Role
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import Payloads
 from trio_streamrpc.contract.problems import shown
 from trio_streamrpc.contract.shapes import survey
+from trio_streamrpc.contract.signatures import Kind, Parameter, Role
 
 __all__ = ["describe"]
 

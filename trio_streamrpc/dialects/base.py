@@ -42,7 +42,7 @@ from trio_streamrpc.protocol.peer_limits import keep_to
 from trio_streamrpc.protocol.states import STATES
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
 
 __all__ = [
     "A_STREAM",

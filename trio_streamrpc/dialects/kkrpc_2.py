@@ -59,7 +59,7 @@ from trio_streamrpc.protocol.frames import (
 )
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
 
 __all__ = ["Kkrpc", "KkrpcEndpoint"]
 

@@ -11,7 +11,7 @@ from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import Call, ErrorInfo
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
 
 __all__ = ["Asked", "Requests", "fill_access", "own_number", "refused"]
 

@@ -45,7 +45,7 @@ from trio_streamrpc.protocol.frames import (
 from trio_streamrpc.protocol.states import STATES
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
     from trio_streamrpc.runtime.connection import Connection
 
 __all__ = ["Signal", "SignalEndpoint"]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import trio
 
-from trio_streamrpc.contract.methods import Role, callback_method
+from trio_streamrpc.contract.method import callback_method
+from trio_streamrpc.contract.signatures import Role
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.objects import Export, Root

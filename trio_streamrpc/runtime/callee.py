@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trio_streamrpc.contract.methods import Kind as MethodKind
+from trio_streamrpc.contract.signatures import Kind as MethodKind
 from trio_streamrpc.errors import Code, InvalidArgument
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.frames import Call as CallFrame
@@ -20,7 +20,8 @@ from trio_streamrpc.runtime.stream_handlers import StreamHandler
 from trio_streamrpc.runtime.workers import Workers
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method, MethodTable
+    from trio_streamrpc.contract.method import Method
+    from trio_streamrpc.contract.methods import MethodTable
     from trio_streamrpc.contract.payloads import Payloads
     from trio_streamrpc.runtime.connection import Connection
     from trio_streamrpc.runtime.interceptors import Interceptor

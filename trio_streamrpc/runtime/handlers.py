@@ -37,7 +37,7 @@ from trio_streamrpc.runtime.references import References
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
     from trio_streamrpc.protocol.binary import Encoded
     from trio_streamrpc.runtime.connection import Connection
 

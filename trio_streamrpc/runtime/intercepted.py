@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import trio
 
-from trio_streamrpc.contract.methods import Kind
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.failures import is_in_a_hurry
 from trio_streamrpc.runtime.feeds import Batch, Feed

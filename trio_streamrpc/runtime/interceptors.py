@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 import trio
 from msgspec import Struct
 
-from trio_streamrpc.contract.methods import Kind
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.runtime.calls import Call
 from trio_streamrpc.runtime.closing import has_ended
 from trio_streamrpc.runtime.failures import has_cancelled

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
     from trio_streamrpc.protocol.exchanges import Exchange
     from trio_streamrpc.runtime.handlers import Handler
 

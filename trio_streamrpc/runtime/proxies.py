@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import trio
 
 from trio_streamrpc.contract.hints import without_none
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.limits import Window
 from trio_streamrpc.runtime.contexts import MakeProxy
 from trio_streamrpc.runtime.objects import Target

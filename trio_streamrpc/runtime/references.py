@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trio_streamrpc.contract.methods import Method, Role, callback_method
+from trio_streamrpc.contract.method import Method, callback_method
+from trio_streamrpc.contract.signatures import Role
 from trio_streamrpc.errors import CallCancelled, InvalidArgument
 from trio_streamrpc.runtime.failures import error_from
 from trio_streamrpc.runtime.objects import Target

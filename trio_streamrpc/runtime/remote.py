@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import Struct
 
-from trio_streamrpc.contract.methods import Kind
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.calling import Access
 from trio_streamrpc.protocol.credit import Growth
@@ -31,7 +31,7 @@ from trio_streamrpc.runtime.streams import RemoteStream, Stream
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
     from trio_streamrpc.errors import RpcError
     from trio_streamrpc.runtime.caller import Caller
     from trio_streamrpc.runtime.objects import Target

@@ -17,7 +17,7 @@ from trio_streamrpc.runtime.pumps import Pump
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.arguments import MethodCodec
-    from trio_streamrpc.contract.methods import Method
+    from trio_streamrpc.contract.method import Method
     from trio_streamrpc.runtime.connection import Connection
 
 __all__ = ["StreamHandler"]

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 
-from trio_streamrpc.contract.methods import Kind
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.testing.fuzzing.checking import ServiceMaker
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault
 from trio_streamrpc.testing.fuzzing.plans import Plan

@@ -10,7 +10,8 @@ import cattrs
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from trio_streamrpc.contract.methods import Kind, MethodTable
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.testing.networks import Network
 from trio_streamrpc.testing.strategies.calls import ServiceCall, service_calls

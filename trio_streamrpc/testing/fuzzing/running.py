@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 import cattrs
 import trio
 
-from trio_streamrpc.contract.methods import Kind, Method
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.errors import Code, ConnectionLost, RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_companion_nursery

@@ -14,8 +14,10 @@ from typing import Any, Final, NoReturn
 import trio
 from trio.testing import MockClock
 
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import Payloads
+from trio_streamrpc.contract.signatures import Kind
 from trio_streamrpc.protocol.binary import Encoded
 from trio_streamrpc.runtime.calls import CURRENT_CALL
 from trio_streamrpc.runtime.connection import Connection

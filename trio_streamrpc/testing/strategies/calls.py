@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from trio_streamrpc.contract import hints
-from trio_streamrpc.contract.methods import Kind, Method, MethodTable
-from trio_streamrpc.contract.signatures import Parameter, Role, read_callback
+from trio_streamrpc.contract.method import Method
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.contract.signatures import Kind, Parameter, Role, read_callback
 from trio_streamrpc.testing.strategies.values import edge_values, values, wrong_values
 
 __all__ = ["Callback", "ServiceCall", "Upload", "service_calls"]
