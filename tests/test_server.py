@@ -123,8 +123,9 @@ async def test_a_port_that_is_taken() -> None:
     """OSError, as Trio has it, and in no group."""
     async with trio.open_nursery() as nursery:
         server = await nursery.start(serve, Service(), "ws://127.0.0.1:0")
-        with pytest.raises(OSError, match="in use"):
+        with pytest.raises(OSError, match="in use") as caught:
             await serve(Service(), server.url)
+        assert caught.value.__notes__ == [f"listening at {server.url}"]
         nursery.cancel_scope.cancel()
 
 

@@ -286,7 +286,11 @@ async def serve(
     try:
         # Trio's accept loop has a nursery of its own; what comes out of this one is in no group.
         async with open_background_nursery() as nursery:
-            listeners, server.url = await scheme.listen(url, ssl_context=ssl_context)
+            try:
+                listeners, server.url = await scheme.listen(url, ssl_context=ssl_context)
+            except OSError as error:
+                error.add_note(f"listening at {url}")
+                raise
             try:
                 try:
                     await nursery.start(server.accept, listeners, nursery)

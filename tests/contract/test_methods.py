@@ -8,7 +8,14 @@ from __future__ import annotations
 import abc
 import functools
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import (
     TYPE_CHECKING,
@@ -167,6 +174,10 @@ class Wrong:
         yield 5
 
     @rpc
+    def yields_in_sync(self) -> Iterator[int]:
+        yield 5
+
+    @rpc
     async def awaited_context(self) -> AbstractAsyncContextManager[int]: ...
 
     @rpc(oneway=True)
@@ -223,6 +234,7 @@ class Wrong:
         ("plain_callback", "parameter 'cb': a callback is an async function: annotate it as Call"),
         ("bare_callback", "parameter 'cb': a callback is an async function"),
         ("yields", "Wrong.yields() yields, but its result is annotated as int: write AsyncIter"),
+        ("yields_in_sync", "Wrong.yields_in_sync() yields and is not async: write 'async def'"),
         ("awaited_context", "is async and returns a context manager, which would have to be awai"),
         ("oneway_stream", "Wrong.oneway_stream() is a server stream method and cannot be oneway"),
         ("oneway_upload", "is oneway and can take neither streams nor callbacks"),

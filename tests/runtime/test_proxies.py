@@ -130,6 +130,15 @@ async def test_what_a_proxy_shows(autojump_clock):
             market.theme = "light"
 
 
+async def test_an_await_that_was_forgotten(autojump_clock):
+    """The warning, and who prints what should have been awaited, say which method it was."""
+    async with open_ends(Market()) as ends:
+        coroutine = ends.client.proxy(Market).price("ACME")
+        assert repr(coroutine).startswith("<coroutine object Market.price at ")
+        with pytest.warns(RuntimeWarning, match=r"coroutine 'Market\.price' was never awaited"):
+            del coroutine
+
+
 async def test_properties(autojump_clock):
     """Through a typed proxy one cannot await, so it says how it is read."""
     async with open_ends({"settings": Market()}) as ends:

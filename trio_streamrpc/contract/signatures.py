@@ -169,6 +169,11 @@ class Reader:
     def kind_of(self, source: Source) -> tuple[Kind, Any, bool] | None:
         """Kind, type and whether the type was written down; None where the source is silent."""
         function, raw = source.function, source.return_annotation()
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{self.label}() yields and is not async: write 'async def', and AsyncIterator[…] "
+                "for what it gives"
+            )
         told = raw is not EMPTY
         result = self.type_of("its result", raw, source) if told else Any
         item = hints.stream_item(result) or hints.context_item(result) or (Any,)

@@ -208,11 +208,15 @@ def remote_method(
         options = options.or_window(method.options.window)
     remote = RemoteMethod(face.caller, method, options, target)
     make_proxy = proxy_maker(face, method, options)
+    name = method.label or method.name
     made: Callable[..., Any]
     if method.kind is Kind.UNARY:
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return remote.call(args, kwargs)
+            coroutine: Any = remote.call(args, kwargs)
+            # What Python says of an await that was forgotten.
+            coroutine.__qualname__ = name
+            return coroutine
 
         made = call
     elif method.kind is Kind.SERVER_STREAM:
@@ -237,7 +241,7 @@ def remote_method(
             await remote.task(args, kwargs, make_proxy, task_status)
 
         made = task
-    made.__name__ = made.__qualname__ = method.label or method.name
+    made.__name__ = made.__qualname__ = name
     made.__doc__ = method.doc
     return made
 
