@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import random
 import shutil
+import socket
 import ssl
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +17,7 @@ import trustme
 
 from trio_streamrpc.transports.urls import SCHEMES
 
-__all__ = ["AUTHORITY", "KINDS", "address", "client_context", "server_context"]
+__all__ = ["AUTHORITY", "KINDS", "address", "client_context", "free_port", "server_context"]
 
 AUTHORITY = trustme.CA()
 
@@ -55,3 +58,12 @@ def address(kind: str) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
         yield f"{kind}://127.0.0.1:0", {"ssl_context": server}, {"ssl_context": client}
     else:
         yield f"{kind}://127.0.0.1:0", {}, {}
+
+
+def free_port() -> int:
+    """A port to listen at, of those that no client's end of a connection is given."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("there is no free port")
