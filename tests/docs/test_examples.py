@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.addresses import free_port
+from tests.testing.test_plugin import IS_INSTALLED, NAME
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -39,6 +40,7 @@ FILES = sorted(
 
 SERVER, CLIENT = EXAMPLES / "tutorial/server.py", EXAMPLES / "tutorial/client.py"
 URL = "ws://127.0.0.1:8765"
+TESTS = [each for each in FILES if each.match("test_*.py")]
 PROGRAMS = [each for each in FILES if each.suffix == ".py" and each.with_suffix(".txt") in FILES]
 PROGRAMS.remove(CLIENT)
 
@@ -83,7 +85,7 @@ def is_run(example: Path) -> bool:
     """Whether a test below runs it, or what imports it."""
     if example.suffix == ".txt":
         return is_run(example.with_suffix(".py"))
-    run = [*PROGRAMS, SERVER, CLIENT]
+    run = [*PROGRAMS, *TESTS, SERVER, CLIENT]
     return any(example in needed_by(each) for each in run)
 
 
@@ -138,6 +140,17 @@ def test_what_it_prints(example: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout == example.with_suffix(".txt").read_text(encoding="utf-8")
     assert done.returncode == 0
+
+
+def test_the_tests_pass(tmp_path: Path) -> None:
+    for each in TESTS:
+        copied(each, tmp_path)
+    loads = [] if IS_INSTALLED else ["-p", NAME]
+    options = ["-q", "-p", "no:cacheprovider", "-o", "trio_mode=true", "-W", "error"]
+    done = run(*PYTHON, "-m", "pytest", *loads, *options, ".", place=tmp_path)
+    assert done.returncode == 0, done.stdout
+    functions = "".join(each.read_text(encoding="utf-8") for each in TESTS).count("def test_")
+    assert f"{functions} passed" in done.stdout
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
