@@ -202,6 +202,13 @@ def said(command: str, place: Path) -> str:
 
 
 @FOR_A_SHELL
+def test_the_command_that_fuzzes(tmp_path: Path) -> None:
+    copied(EXAMPLES / "how_to" / "clock.py", tmp_path)
+    [(command, output)] = commands(DOCS / "how-to" / "fuzzing.md")
+    assert output in said(command, tmp_path)
+
+
+@FOR_A_SHELL
 def test_two_processes_and_the_command_line(tmp_path: Path) -> None:
     shown = commands(DOCS / "tutorial.md")
     assert shown
@@ -214,5 +221,5 @@ def test_two_processes_and_the_command_line(tmp_path: Path) -> None:
 
 
 def test_every_command_is_run() -> None:
-    """By the test above."""
-    assert [page.name for page in PAGES if commands(page)] == ["tutorial.md"]
+    """By one of the two tests above."""
+    assert [page.name for page in PAGES if commands(page)] == ["tutorial.md", "fuzzing.md"]
