@@ -30,7 +30,7 @@ EXAMPLES = DOCS / "examples"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
 
 #: Where the examples of these pages are; others have tests of their own.
-FOLDERS = [EXAMPLES / "tutorial", EXAMPLES / "how_to"]
+FOLDERS = [EXAMPLES / "tutorial", EXAMPLES / "how_to", EXAMPLES / "deploy"]
 FILES = sorted(
     each
     for folder in FOLDERS
@@ -43,6 +43,8 @@ URL = "ws://127.0.0.1:8765"
 TESTS = [each for each in FILES if each.match("test_*.py")]
 PROGRAMS = [each for each in FILES if each.suffix == ".py" and each.with_suffix(".txt") in FILES]
 PROGRAMS.remove(CLIENT)
+#: What runs those for a deployment.
+DEPLOYED = [ROOT / "tests" / "end_to_end" / each for each in ("proxies.py", "test_proxies.py")]
 
 FENCE = re.compile(
     r"^(?P<ticks>```+)(?P<kind>[^\n`]*)\n(?P<body>.*?)^(?P=ticks)$", re.MULTILINE | re.DOTALL
@@ -82,7 +84,9 @@ def needed_by(example: Path) -> set[Path]:
 
 
 def is_run(example: Path) -> bool:
-    """Whether a test below runs it, or what imports it."""
+    """Whether a test below runs it, or what imports it; or one elsewhere does."""
+    if EXAMPLES / "deploy" in example.parents:
+        return any(f'"{example.name}"' in each.read_text(encoding="utf-8") for each in DEPLOYED)
     if example.suffix == ".txt":
         return is_run(example.with_suffix(".py"))
     run = [*PROGRAMS, *TESTS, SERVER, CLIENT]
