@@ -73,6 +73,13 @@ def tables(session: nox.Session) -> None:
 
 
 @nox.session
+def pictures(session: nox.Session) -> None:
+    """Draw the pictures of the documents, of what the library does as it is."""
+    session.install("-e", ".", *group("pictures"))
+    session.run("python", "-m", "docs.pictures")
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Search for long: the properties, 10,000 simulations, and Atheris over the decoders.
 

@@ -1,0 +1,73 @@
+"""docs/explanation: examples print what stands below them, and what is said of the code is so."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trio_streamrpc import Limits, Window
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = sorted((ROOT / "docs" / "explanation").glob("*.md"))
+EXAMPLE = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+EXAMPLES = [
+    pytest.param(example, output, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, (example, output) in enumerate(EXAMPLE.findall(page.read_text(encoding="utf-8")))
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_example_has_its_output(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(EXAMPLE.findall(text)) == text.count("```python\n") > 0
+
+
+@pytest.mark.parametrize(("example", "output"), EXAMPLES)
+def test_what_it_prints(example: str, output: str, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(example, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", script],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.stdout == output
+
+
+def text_of(page: str) -> str:
+    return (ROOT / "docs" / "explanation" / f"{page}.md").read_text(encoding="utf-8")
+
+
+def test_the_windows_are_the_defaults() -> None:
+    text = text_of("backpressure")
+    assert "`Limits.window` (64 items, 256 KiB)" in text
+    assert Limits().window == Window(64, 256 * 1024)
+    assert "`Limits.max_window` (65,536 items, 8 MiB)" in text
+    assert Limits().max_window == Window(65_536, 8 * 2**20)
+
+
+def test_a_day_is_how_long_a_consumer_may_take_nothing() -> None:
+    assert "takes nothing for a day** (`Limits.stall_timeout`)" in text_of("backpressure")
+    assert Limits().stall_timeout == 24 * 3600
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_rules_are_linked_where_they_stand(page: Path) -> None:
+    """A rule's link leads to the heading of that rule."""
+    protocol = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    headings = dict(re.findall(r"^### (R\d+a?)\. (.*)$", protocol, re.MULTILINE))
+    for rule, anchor in re.findall(
+        r"\[(R\d+a?)\]\(\.\./protocol\.md#([^)]*)\)", page.read_text(encoding="utf-8")
+    ):
+        slug = re.sub(r"[^a-z0-9 -]", "", f"{rule}. {headings[rule]}".lower()).replace(" ", "-")
+        assert anchor == slug
