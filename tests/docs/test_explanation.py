@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from trio_streamrpc import Limits, Window
+from trio_streamrpc import Limits, Window, errors
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted((ROOT / "docs" / "explanation").glob("*.md"))
@@ -46,6 +47,15 @@ def test_what_it_prints(example: str, output: str, tmp_path: Path) -> None:
 
 def text_of(page: str) -> str:
     return (ROOT / "docs" / "explanation" / f"{page}.md").read_text(encoding="utf-8")
+
+
+def test_the_tree_of_errors_is_the_code_s() -> None:
+    [tree] = re.findall(r"```text\n(RpcError .*?)\n```", text_of("errors"), re.DOTALL)
+    assert errors.__doc__ is not None
+    assert textwrap.indent(tree, "    ") in errors.__doc__
+    named = set(re.findall(r"^[ │├└─]*(\w+)  ", tree, re.MULTILINE))
+    known = {getattr(errors, name) for name in errors.__all__ if name != "ERRORS_BY_CODE"}
+    assert named == {each.__name__ for each in known if issubclass(each, Exception)}
 
 
 def test_the_windows_are_the_defaults() -> None:
