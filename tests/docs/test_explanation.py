@@ -58,12 +58,26 @@ def test_the_tree_of_errors_is_the_code_s() -> None:
     assert named == {each.__name__ for each in known if issubclass(each, Exception)}
 
 
+@pytest.mark.parametrize("name", ["cleanup", "cancel_timeout", "close_timeout"])
+def test_the_budgets_are_the_defaults(name: str) -> None:
+    [row] = re.findall(
+        rf"^\|[^|]*`Limits\.{name}`[^|]*\| (\d+) s \|", text_of("cancellation"), re.MULTILINE
+    )
+    assert float(row) == getattr(Limits(), name)
+
+
 def test_the_windows_are_the_defaults() -> None:
     text = text_of("backpressure")
     assert "`Limits.window` (64 items, 256 KiB)" in text
     assert Limits().window == Window(64, 256 * 1024)
     assert "`Limits.max_window` (65,536 items, 8 MiB)" in text
     assert Limits().max_window == Window(65_536, 8 * 2**20)
+
+
+@pytest.mark.parametrize("page", ["cancellation"])
+def test_how_soon_a_black_hole_is_noticed(page: str) -> None:
+    limits = Limits()
+    assert f"{limits.ping_interval + limits.ping_timeout:.0f} seconds" in text_of(page)
 
 
 def test_a_day_is_how_long_a_consumer_may_take_nothing() -> None:
