@@ -74,7 +74,7 @@ def test_the_windows_are_the_defaults() -> None:
     assert Limits().max_window == Window(65_536, 8 * 2**20)
 
 
-@pytest.mark.parametrize("page", ["cancellation"])
+@pytest.mark.parametrize("page", ["cancellation", "deadlines"])
 def test_how_soon_a_black_hole_is_noticed(page: str) -> None:
     limits = Limits()
     assert f"{limits.ping_interval + limits.ping_timeout:.0f} seconds" in text_of(page)
