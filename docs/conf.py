@@ -24,6 +24,8 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "trio_streamrpc"
 copybutton_exclude = ".linenos, .gp, .go"
+# A part of a file is shown without the blank lines between it and the next.
+highlight_options = {"python": {"stripnl": True}}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

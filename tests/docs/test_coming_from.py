@@ -1,0 +1,81 @@
+"""docs/coming-from: the programs print what the pages say, and the pages show all of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+EXAMPLES = DOCS / "examples" / "coming_from"
+PAGES = sorted((DOCS / "coming-from").glob("*.md"))
+INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)```$", re.MULTILINE)
+
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def printed_by(script: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", script],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+    return done.stdout.splitlines()
+
+
+def output_on(page: Path) -> list[str]:
+    [output] = re.findall(
+        r"^```text\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    return str(output).splitlines()
+
+
+def includes_of(page: Path) -> list[tuple[Path, dict[str, str]]]:
+    """The files that it shows parts of, with the options that choose them."""
+    return [
+        (
+            (page.parent / name).resolve(),
+            dict(re.findall(r"^:([\w-]+): ?(.*)$", options, re.MULTILINE)),
+        )
+        for name, options in INCLUDE.findall(page.read_text(encoding="utf-8"))
+    ]
+
+
+def markers_of(file: Path) -> set[str]:
+    """The names of its parts."""
+    return set(re.findall(r"--- (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)) - {"end"}
+
+
+@by_page
+def test_our_program_prints_what_the_page_says(page: Path) -> None:
+    assert printed_by(EXAMPLES / f"from_{page.stem}.py") == output_on(page)
+
+
+@by_page
+def test_each_part_that_is_shown_is_there(page: Path) -> None:
+    for file, options in includes_of(page):
+        text = file.read_text(encoding="utf-8")
+        if "start-after" in options:
+            text = text.split(options["start-after"].strip('"'), 1)[1]
+        if "end-before" in options:
+            text = text.split(options["end-before"].strip('"'), 1)[0]
+        assert text.strip()
+
+
+@by_page
+def test_each_part_of_our_program_is_shown(page: Path) -> None:
+    ours = EXAMPLES / f"from_{page.stem}.py"
+    shown = {
+        options["start-after"].strip('"').removeprefix("# ").removeprefix("--- ")
+        for file, options in includes_of(page)
+        if file == ours
+    }
+    assert markers_of(ours) == shown
