@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from docs.pictures import window
+from docs.pictures import throughput, window
 from docs.pictures.style import PLACE, THEMES, digest_in
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 
 #: What is drawn, and which page shows it.
-SHOWN = {"window": "explanation/backpressure.md"}
+SHOWN = {"window": "explanation/backpressure.md", "throughput": "comparison.md"}
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,12 @@ def seen() -> window.Run:
 @pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
 def test_the_window_is_drawn_from_this_run(seen: window.Run, theme) -> None:
     assert digest_in(PLACE / f"window-{theme.name}.svg") == seen.digest
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_the_bars_are_drawn_from_the_table(theme) -> None:
+    drawn = digest_in(PLACE / f"throughput-{theme.name}.svg")
+    assert drawn == throughput.digest_of(throughput.figures())
 
 
 @pytest.mark.parametrize("name", SHOWN)
@@ -67,3 +73,15 @@ def test_a_slow_consumer_lets_it_stand_and_a_fast_one_does_not(seen: window.Run)
     # From the first grant of the fast consumer on, never again.
     assert max(ends for _, ends in seen.stalls) < window.FAST_FROM + 0.1
     assert max(each.ahead for each in seen.moments if each.time > window.FAST_FROM + 0.2) < 8
+
+
+def test_the_bars_have_all_peers() -> None:
+    found = throughput.figures()
+    assert set(found) == set(throughput.DRAWN)
+    for by_name in found.values():
+        assert [name for name in by_name if name.startswith("trio_streamrpc")] == [
+            "trio_streamrpc, ws",
+            "trio_streamrpc, tcp",
+            "trio_streamrpc, unix",
+        ]
+        assert len(by_name) == 10
