@@ -118,6 +118,77 @@ async def test_the_end_crosses_the_return(autojump_clock: MockClock) -> None:
         assert connection.endpoint.budget.left == connection.limits.violation_budget
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_an_acknowledgement_that_is_not_done(ends: bool, autojump_clock: MockClock) -> None:
+    """A JavaScript generator may yield in its ``finally``: it is its id that tells the answer."""
+    async with against(kkrpc) as (connection, peer):
+        left = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                async with connection.stream("ticks") as stream:
+                    await stream.receive()
+                left.set()
+
+            nursery.start_soon(leave)
+            asked = await peer.hears()
+            await peer.says(t="r", id=asked["id"], v=STREAM)
+            await peer.hears()
+            await peer.says(t="sr", id="x", sid="s", d=False, v=1)
+            control = await peer.hears()
+            assert control["op"] == "return"
+            # One that was under way is none.
+            await peer.says(t="sr", id="y", sid="s", d=False, v=2)
+            await wait_all_tasks_blocked()
+            assert not left.is_set()
+            await peer.says(t="sr", id=control["id"], sid="s", d=ends, v="in its finally")
+            with trio.fail_after(1):
+                await left.wait()
+
+
+async def test_a_generator_that_catches_what_is_thrown(autojump_clock: MockClock) -> None:
+    """It goes on, and is asked to end once more."""
+    async with against(kkrpc) as (connection, peer):
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                with pytest.raises(ZeroDivisionError):
+                    async with connection.stream("ticks") as stream:
+                        await stream.receive()
+                        raise ZeroDivisionError
+
+            nursery.start_soon(leave)
+            asked = await peer.hears()
+            await peer.says(t="r", id=asked["id"], v=STREAM)
+            await peer.hears()
+            await peer.says(t="sr", id="x", sid="s", d=False, v=1)
+            thrown = await peer.hears()
+            assert thrown["op"] == "throw"
+            await peer.says(t="sr", id=thrown["id"], sid="s", d=False, v="caught")
+            with trio.fail_after(1):
+                control = await peer.hears()
+            assert control["op"] == "return"
+            await peer.says(t="sr", id=control["id"], sid="s", d=False, v="in its finally")
+
+
+@pytest.mark.parametrize(
+    "again",
+    [{"v": 5}, {"e": {"n": "Error", "m": "no"}}, {"v": {**STREAM, "id": "t"}}],
+    ids=["value", "error", "stream"],
+)
+async def test_a_second_answer(again: dict[str, Any], autojump_clock: MockClock) -> None:
+    """Who has been answered hears no more; of the stream that answered it nothing changes."""
+    async with against(kkrpc) as (connection, peer):
+        async with connection.stream("ticks") as stream:
+            asked = await peer.hears()
+            await peer.says(t="r", id=asked["id"], v=STREAM)
+            await peer.hears()
+            await peer.says(t="r", id=asked["id"], **again)
+            await peer.says(t="sr", id="x", sid="s", d=False, v=1)
+            await peer.says(t="sr", id="x", sid="s", d=True)
+            assert [each async for each in stream] == [1]
+
+
 async def test_the_return_crosses_the_end(autojump_clock: MockClock) -> None:
     """Who waits for an acknowledgement gets one."""
     async with against(kkrpc, "accepting", Recorded()) as (connection, peer):
@@ -214,6 +285,20 @@ async def test_classic_left_before_it_is_known(autojump_clock: MockClock) -> Non
         await peer.says(**{**asked, "type": "stream-end", "args": {}})
         await wait_all_tasks_blocked()
         assert connection.endpoint.budget.left == connection.limits.violation_budget
+
+
+@pytest.mark.parametrize(
+    "again", [{"result": 5}, {"error": "no"}, {"result": {"__stream": True}}], ids=repr
+)
+async def test_classic_second_answer(again: Any, autojump_clock: MockClock) -> None:
+    async with against(kkrpc_classic) as (connection, peer):
+        async with connection.stream("ticks") as stream:
+            asked = await peer.hears()
+            for args in ({"result": {"__stream": True}}, again):
+                await peer.says(**{**asked, "type": "response", "args": args})
+            await peer.says(**{**asked, "type": "stream-chunk", "args": {"value": 1}})
+            await peer.says(**{**asked, "type": "stream-end", "args": {}})
+            assert [each async for each in stream] == [1]
 
 
 @pytest.mark.parametrize("dialect", [kkrpc, kkrpc_classic], ids=repr)

@@ -118,6 +118,20 @@ async def test_this_side_calls_for_a_stream(autojump_clock: MockClock) -> None:
             assert [each async for each in stream] == [1, 0]
 
 
+@pytest.mark.parametrize("again", [{"streamId": 6}, {"error": {"message": "no"}}, 5], ids=repr)
+async def test_a_second_answer(again: Any, autojump_clock: MockClock) -> None:
+    """Who has been answered hears no more; of the stream that answered it nothing changes."""
+    async with against("connecting") as (connection, peer):
+        async with connection.stream("countdown", 1) as stream:
+            asked = await peer.hears()
+            for data in ({"streamId": 5}, again):
+                await peer.says({**asked, "category": "response", "data": data})
+            await peer.says({"type": "StreamData", "streamId": 5, "payload": 1})
+            await peer.says({"type": "StreamEnd", "streamId": 5})
+            assert [each async for each in stream] == [1]
+        assert connection.alive
+
+
 async def test_a_stream_that_fails(autojump_clock: MockClock) -> None:
     async with against("connecting") as (connection, peer):
         async with connection.stream("failing") as stream:

@@ -188,6 +188,8 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         exchange = self.exchanges.get(id)
         if exchange is None:
             return self.late(record.id)
+        if id in self._streaming:
+            raise Malformed("a second answer to a call")
         answer = self._answer(record)
         self.accesses.pop(id, None)
         if answer.error is not UNSET:

@@ -7,7 +7,7 @@ stream's final frame, so that it is written when the handler's ``finally`` has r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
@@ -80,8 +80,9 @@ class Consumed(Struct):
     """A stream of the other side's."""
 
     sid: str
-    #: Whether it was asked to end.
-    left: bool = False
+    #: How it was asked to end, and the id of that, by which it is acknowledged.
+    left: Literal["", "return", "throw"] = ""
+    control: str = ""
 
 
 _map = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -215,13 +216,15 @@ class KkrpcEndpoint(ForeignEndpoint):
         if self.exchanges.get(id) is None:
             # Answered already, if it was ever asked.
             return self.late(record.id)
+        if id in self._consumed:
+            raise Malformed("a second answer to a call")
         was_stream = self.exchanges[id].window is not None
         if record.e is not UNSET:
             self._forget_waiting(id)
             return [self.family.error(id, error_in(record.e))]
         value = record.v or NULL
         sid = stream_in(value)
-        if sid is not None and id not in self._consumed and sid not in self._consumed_ids:
+        if sid is not None and sid not in self._consumed_ids:
             return self._read_stream(id, sid, expected=was_stream)
         if was_stream:
             self._forget_waiting(id)
@@ -292,9 +295,15 @@ class KkrpcEndpoint(ForeignEndpoint):
         if record.e is not UNSET:
             self._consumed_end(id)
             return [self.family.error(id, error_in(record.e))]
-        if record.d:
+        consumed = self._consumed[id]
+        acknowledges = consumed.left and record.id == consumed.control
+        if record.d or (acknowledges and consumed.left == "return"):
             self._consumed_end(id)
             return [self.family.end(id)]
+        if acknowledges:
+            # It has caught what was thrown in, and goes on.
+            self.reply(self._leave(consumed, "return"))
+            return []
         value = record.v or NULL
         return [self.family.chunk(id, [value], len(value))]
 
@@ -410,10 +419,13 @@ class KkrpcEndpoint(ForeignEndpoint):
             return None
         if consumed.left:
             return None
-        consumed.left = True
         if cancel.error is None:
-            return self._control(consumed.sid, "return")
-        return self._control(consumed.sid, "throw", v=error_fields(cancel.error))
+            return self._leave(consumed, "return")
+        return self._leave(consumed, "throw", v=error_fields(cancel.error))
+
+    def _leave(self, consumed: Consumed, op: Literal["return", "throw"], **more: Any) -> str:
+        consumed.left, consumed.control = op, self._record_id()
+        return self._control(consumed.sid, op, consumed.control, **more)
 
     def _write_grant(self, grant: Grant) -> str | None:
         consumed = self._consumed.get(grant.id)
@@ -428,8 +440,8 @@ class KkrpcEndpoint(ForeignEndpoint):
             self.outbox.add_grant(grant.id, grant.items - amount, 0)
         return self._control(consumed.sid, "pull", n=amount)
 
-    def _control(self, sid: str, op: str, **more: Any) -> str:
-        record = {"t": "sq", "id": self._record_id(), "sid": sid, "op": op, **more}
+    def _control(self, sid: str, op: str, id: str = "", **more: Any) -> str:
+        record = {"t": "sq", "id": id or self._record_id(), "sid": sid, "op": op, **more}
         return _encode(record).decode()
 
     def _record_id(self) -> str:

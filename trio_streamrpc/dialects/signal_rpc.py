@@ -155,6 +155,8 @@ class SignalEndpoint(ForeignEndpoint):
             if not 0 < id <= self.highest_used:
                 raise Malformed("an answer to nothing")
             return []
+        if self.agreed.has(id):
+            raise Malformed("a second answer to a call")
         fields = fields_in(record.data)
         if set(fields) == {"error"}:
             return [self.family.error(id, error_in(fields["error"]))]
