@@ -287,6 +287,19 @@ async def test_classic_left_before_it_is_known(autojump_clock: MockClock) -> Non
         assert connection.endpoint.budget.left == connection.limits.violation_budget
 
 
+async def test_classic_left_as_it_ends(autojump_clock: MockClock) -> None:
+    """There is no credit: a short stream has mostly ended when its consumer says that it leaves."""
+    async with against(kkrpc_classic, "accepting", Recorded()) as (connection, peer):
+        for number in range(3):
+            request = {"id": str(number), "type": "request", "method": "countdown", "args": [0]}
+            await peer.says(**request)
+            heard = [(await peer.hears())["type"] for _ in range(3)]
+            assert heard == ["response", "stream-chunk", "stream-end"]
+            await peer.says(id=str(number), type="stream-cancel", method="", args={})
+        await wait_all_tasks_blocked()
+        assert connection.endpoint.budget.left == connection.limits.violation_budget
+
+
 @pytest.mark.parametrize(
     "again", [{"result": 5}, {"error": "no"}, {"result": {"__stream": True}}], ids=repr
 )
