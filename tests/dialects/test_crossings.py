@@ -12,8 +12,15 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.dialects.recorded import Recorded
-from trio_streamrpc import Connection, InvalidArgument, RemoteError, Unavailable, open_connection
-from trio_streamrpc.dialects import Dialect, kkrpc, kkrpc_classic
+from trio_streamrpc import (
+    Connection,
+    ConnectionLost,
+    InvalidArgument,
+    RemoteError,
+    Unavailable,
+    open_connection,
+)
+from trio_streamrpc.dialects import Dialect, kkrpc, kkrpc_classic, signal
 from trio_streamrpc.testing import open_pair
 from trio_streamrpc.transports.memory import MemoryTransport, open_memory_transports
 
@@ -262,6 +269,124 @@ async def test_a_callback_after_its_call(autojump_clock: MockClock) -> None:
         await peer.says(t="cbr", ids=[argument["id"]])
         await wait_all_tasks_blocked()
         assert seen == [1]
+
+
+# --- what nobody waits for any more
+
+
+def answer(dialect: Dialect, asked: Any, value: Any) -> dict[str, Any]:
+    """How a peer answers a call."""
+    if dialect is kkrpc:
+        return {"t": "r", "id": asked["id"], "v": value}
+    if dialect is signal:
+        return {**asked, "category": "response", "responseId": 1, "data": value}
+    return {**asked, "type": "response", "args": {"result": value}}
+
+
+@pytest.mark.parametrize("dialect", [kkrpc, kkrpc_classic, signal], ids=repr)
+async def test_calls_that_are_never_answered(dialect: Dialect, autojump_clock: MockClock) -> None:
+    """There is no word for their end: nothing is kept of one that was cancelled, or left."""
+    async with against(dialect) as (connection, peer):
+        asked = None
+        for _ in range(3):
+            with trio.move_on_after(1):
+                await connection.call("wait")
+            asked = await peer.hears()
+            await wait_all_tasks_blocked()
+            assert not connection.endpoint.exchanges
+            assert connection.statistics().calls_open == 0
+        # What comes all the same is ignored, and costs nothing.
+        await peer.says(**answer(dialect, asked, 5))
+        await wait_all_tasks_blocked()
+        assert connection.endpoint.budget.left == connection.limits.violation_budget
+    assert trio.current_time() == 3
+
+
+@pytest.mark.parametrize("dialect", [kkrpc, kkrpc_classic, signal], ids=repr)
+async def test_closing_waits_for_no_answer(dialect: Dialect, autojump_clock: MockClock) -> None:
+    """A call that runs cannot be ended from here, so the end of the connection ends it."""
+
+    async def ask() -> None:
+        with pytest.raises(ConnectionLost):
+            await connection.call("wait")
+
+    here, there = open_memory_transports(encoding="json")
+    async with trio.open_nursery() as nursery:
+        async with open_connection(here, dialect=dialect) as connection:
+            nursery.start_soon(ask)
+            await there.receive()
+        assert trio.current_time() == 0
+
+
+async def test_a_call_whose_upload_fails_is_waited_for(autojump_clock: MockClock) -> None:
+    """Its handler hears of that, and so its answer is the end of it (R10)."""
+
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise ZeroDivisionError
+
+    async with against(kkrpc) as (connection, peer):
+        ended = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(ZeroDivisionError):
+                    await connection.call("sum", broken())
+                ended.set()
+
+            nursery.start_soon(ask)
+            asked = await peer.hears()
+            [argument] = asked["a"]
+            await peer.says(t="sq", id="1", sid=argument["v"]["id"], op="pull", n=32)
+            assert (await peer.hears())["v"] == 1
+            assert "e" in await peer.hears()
+            await trio.sleep(1)
+            assert not ended.is_set()
+            await peer.says(t="r", id=asked["id"], e={"n": "Error", "m": "no items"})
+
+
+async def test_a_late_stream(autojump_clock: MockClock) -> None:
+    """Whoever has begun one for a call that nobody waits for is told so."""
+    async with against(kkrpc) as (connection, peer):
+        with trio.move_on_after(1):
+            await connection.call("ticks")
+        asked = await peer.hears()
+        await peer.says(t="r", id=asked["id"], v=STREAM)
+        control = await peer.hears()
+        assert (control["op"], control["sid"]) == ("return", "s")
+        await peer.says(t="sr", id=control["id"], sid="s", d=True)
+        await wait_all_tasks_blocked()
+        assert connection.endpoint.budget.left == connection.limits.violation_budget
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_late_classic_stream(streams: bool, autojump_clock: MockClock) -> None:
+    async with against(kkrpc_classic) as (connection, peer):
+        with trio.move_on_after(1):
+            if streams:
+                async with connection.stream("ticks") as stream:
+                    await stream.receive()
+            else:
+                await connection.call("ticks")
+        asked = await peer.hears()
+        await wait_all_tasks_blocked()
+        assert not connection.endpoint.exchanges
+        await peer.says(**{**asked, "type": "response", "args": {"result": {"__stream": True}}})
+        assert (await peer.hears())["type"] == "stream-cancel"
+        await peer.says(**{**asked, "type": "stream-chunk", "args": {"value": 1}})
+        await wait_all_tasks_blocked()
+        assert connection.endpoint.budget.left == connection.limits.violation_budget
+
+
+@pytest.mark.parametrize("dialect", [kkrpc_classic, signal], ids=repr)
+async def test_leaving_waits_for_no_answer(dialect: Dialect, autojump_clock: MockClock) -> None:
+    """Where leaving a stream is not acknowledged, nothing is waited for before it has begun."""
+    async with against(dialect) as (connection, peer):
+        async with connection.stream("ticks"):
+            await peer.hears()
+        assert trio.current_time() == 0
+        await wait_all_tasks_blocked()
+        assert not connection.endpoint.exchanges
 
 
 # --- kkrpc 0.x

@@ -174,6 +174,35 @@ async def test_a_stream_that_is_left_before_its_answer(autojump_clock: MockClock
         assert not connection.endpoint.exchanges
 
 
+async def test_a_stream_that_was_left_is_not_kept(autojump_clock: MockClock) -> None:
+    """Its id comes late: what it says is ignored from then on, and its end is the end of that."""
+    async with against("connecting") as (connection, peer):
+        async with connection.stream("ticks"):
+            asked = await peer.hears()
+        await peer.says({**asked, "category": "response", "data": {"streamId": "x"}})
+        for number in range(100):
+            await peer.says({"type": "StreamData", "streamId": "x", "payload": number})
+        await peer.says({"type": "StreamEnd", "streamId": "x"})
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.says({"type": "StreamData", "streamId": "x", "payload": "another of that id"})
+        await peer.says({"type": "StreamEnd", "streamId": "x"})
+        async with signal.streams(connection).receive_stream("x") as stream:
+            assert [each async for each in stream] == ["another of that id"]
+
+
+async def test_what_a_cancelled_call_tells_is_no_stream(autojump_clock: MockClock) -> None:
+    """An id in the answer of a call is the application's own: that stream may be asked for."""
+    async with against("connecting") as (connection, peer):
+        with trio.move_on_after(1):
+            await connection.call("start")
+        asked = await peer.hears()
+        await peer.says({**asked, "category": "response", "data": {"streamId": "x"}})
+        await peer.says({"type": "StreamData", "streamId": "x", "payload": 1})
+        await peer.says({"type": "StreamEnd", "streamId": "x"})
+        async with signal.streams(connection).receive_stream("x") as stream:
+            assert [each async for each in stream] == [1]
+
+
 async def test_a_call_that_is_none_of_a_stream(autojump_clock: MockClock) -> None:
     async with open_pair(Recorded(), dialect=signal) as connection:
         with pytest.raises(InvalidArgument, match="one result"):

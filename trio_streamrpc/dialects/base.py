@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Raw
 
 from trio_streamrpc.dialects.requests import Requests, own_number
-from trio_streamrpc.errors import InvalidArgument, RemoteProtocolError
+from trio_streamrpc.errors import Code, InvalidArgument, RemoteProtocolError
 from trio_streamrpc.limits import MAX_INTEGER, Limits, Window
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.calling import Access, Refs
@@ -291,6 +291,20 @@ class ForeignEndpoint(Endpoint, ABC):
         assert window is not None
         if exchange.state is CONSUMING and self.grants_first:
             self.outbox.add_grant(id, window.credit_items, 0)
+
+    def abandoned(self, id: int) -> bool:
+        """Whether it is a call with one answer that is not waited for any more.
+
+        There is no word that would end it there, so it is over here, and what it is answered with
+        is late; but what it uploads tells its handler, which is waited for then (R10).
+        """
+        exchange = self.exchanges.get(id)
+        if exchange is None or exchange.window is not None:
+            return False
+        if not any(each.id in self.exchanges for each in exchange.uploads):
+            info = self.error_info(Code.CANCELLED, "the call was cancelled")
+            self.unsent.append(self.family.error(id, info))
+        return True
 
     def _forget(self, call: Exchange) -> None:
         self.accesses.pop(call.id, None)

@@ -103,9 +103,8 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         super().__init__(side, limits=limits, metadata=metadata, table=table)
         self.waits_for_consumers = slow == "wait"
         self._version = version
-        #: This side's calls that are answered by a stream, and those of them that were left before.
+        #: This side's calls that were answered by a stream.
         self._streaming: set[int] = set()
-        self._left: set[int] = set()
         self._numbers = itertools.count(1)
         self._readers = {
             **dict.fromkeys(REQUESTS, self._read_request),
@@ -186,30 +185,26 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
     def _read_response(self, record: Record) -> list[Frame]:
         id = self.own(record.id)
         exchange = self.exchanges.get(id)
+        answer = self._answer(record)
+        value = answer.result or NULL
+        is_stream = b"__stream" in bytes(value) and _any(value) == STREAM_MARK
         if exchange is None:
+            # Answered already, or waited for by nobody, if it was ever asked.
+            if is_stream and self.was_own(record.id):
+                self.reply(self._said(id, "stream-cancel"))
             return self.late(record.id)
         if id in self._streaming:
             raise Malformed("a second answer to a call")
-        answer = self._answer(record)
         self.accesses.pop(id, None)
         if answer.error is not UNSET:
-            self._left.discard(id)
             return [self.family.error(id, error_in(answer.error))]
-        value = answer.result or NULL
-        is_stream = b"__stream" in bytes(value) and _any(value) == STREAM_MARK
         if is_stream and exchange.window is not None:
             self._streaming.add(id)
-            if id not in self._left:
-                return []
-            # It was left before it could be told so.
-            self._left.discard(id)
-            self.reply(self._said(id, "stream-cancel"))
-            return self._ended(id)
+            return []
         if is_stream:
             self.reply(self._said(id, "stream-cancel"))
             return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", A_STREAM))]
         if exchange.window is not None:
-            self._left.discard(id)
             return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", NO_STREAM))]
         return [self.family.result(id, value)]
 
@@ -352,15 +347,12 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         return self._record(asked.wire_id, "stream-end", {})
 
     def _write_cancel(self, cancel: Cancel) -> str | None:
-        exchange = self.exchanges.get(cancel.id)
-        if exchange is None or exchange.window is None:
-            # There is no cancel for a call that is no stream: its answer is waited for.
+        if self.abandoned(cancel.id) or cancel.id not in self.exchanges:
             return None
-        if cancel.id not in self._streaming:
-            self._left.add(cancel.id)
-            return None
+        # One that has not begun is ended when it does.
+        has_begun = cancel.id in self._streaming
         self.unsent += self._ended(cancel.id)
-        return self._said(cancel.id, "stream-cancel")
+        return self._said(cancel.id, "stream-cancel") if has_begun else None
 
 
 class KkrpcClassic(Dialect):

@@ -213,8 +213,12 @@ class KkrpcEndpoint(ForeignEndpoint):
 
     def _read_response(self, record: Record) -> list[Frame]:
         id = self.own(record.id)
+        value = record.v or NULL
+        sid = stream_in(value)
         if self.exchanges.get(id) is None:
-            # Answered already, if it was ever asked.
+            # Answered already, or waited for by nobody, if it was ever asked.
+            if sid is not None and self.was_own(record.id) and sid not in self._consumed_ids:
+                self.reply(self._control(sid, "return"))
             return self.late(record.id)
         if id in self._consumed:
             raise Malformed("a second answer to a call")
@@ -222,8 +226,6 @@ class KkrpcEndpoint(ForeignEndpoint):
         if record.e is not UNSET:
             self._forget_waiting(id)
             return [self.family.error(id, error_in(record.e))]
-        value = record.v or NULL
-        sid = stream_in(value)
         if sid is not None and sid not in self._consumed_ids:
             return self._read_stream(id, sid, expected=was_stream)
         if was_stream:
@@ -412,10 +414,8 @@ class KkrpcEndpoint(ForeignEndpoint):
     def _write_cancel(self, cancel: Cancel) -> str | None:
         consumed = self._consumed.get(cancel.id)
         if consumed is None:
-            exchange = self.exchanges.get(cancel.id)
-            if exchange is not None and exchange.window is not None:
+            if not self.abandoned(cancel.id) and cancel.id in self.exchanges:
                 self._waiting_cancels[cancel.id] = cancel
-            # There is no cancel for a call that is no stream: its answer is waited for.
             return None
         if consumed.left:
             return None

@@ -25,7 +25,7 @@ from trio_streamrpc.dialects.base import (
 )
 from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
 from trio_streamrpc.dialects.requests import Asked, refused
-from trio_streamrpc.dialects.signal_streams import Agreed, SignalStreams
+from trio_streamrpc.dialects.signal_streams import LEFT_STREAMS, Agreed, SignalStreams
 from trio_streamrpc.errors import Code, InvalidArgument
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit
@@ -112,6 +112,9 @@ class SignalEndpoint(ForeignEndpoint):
         #: Streams of both sides, by the ids that they have there.
         self.agreed = Agreed(limits)
         self._sent: dict[int, str | int] = {}
+        #: This side's calls of streams that were left before they were answered. A dict, for its
+        #: order.
+        self._left: dict[int, None] = {}
         self._stream_ids = itertools.count(1)
 
     # --- reading
@@ -154,6 +157,7 @@ class SignalEndpoint(ForeignEndpoint):
         if exchange is None or id % 2 != self._next_id % 2:
             if not 0 < id <= self.highest_used:
                 raise Malformed("an answer to nothing")
+            self._read_late(id, record)
             return []
         if self.agreed.has(id):
             raise Malformed("a second answer to a call")
@@ -165,11 +169,16 @@ class SignalEndpoint(ForeignEndpoint):
         stream_id = stream_id_in(fields.get("streamId"))
         if stream_id is None or stream_id in self.agreed:
             return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", NO_STREAM))]
-        early = self.agreed.expect(stream_id, id)
-        if exchange.state is not STATES["CONSUMING"]:
-            # It was left before its answer came.
-            return self._leave(id)
-        return self._frames(id, early)
+        return self._frames(id, self.agreed.expect(stream_id, id))
+
+    def _read_late(self, id: int, record: Message) -> None:
+        """The answer to a call that is over: of a stream that was left, it tells the id."""
+        if id not in self._left:
+            return
+        del self._left[id]
+        stream_id = stream_id_in(fields_in(record.data).get("streamId"))
+        if stream_id is not None and stream_id not in self.agreed:
+            self.agreed.ignore(stream_id)
 
     def _read_stream(self, record: StreamMessage) -> list[Frame]:
         id = self.agreed.id_of(record.streamId)
@@ -283,9 +292,14 @@ class SignalEndpoint(ForeignEndpoint):
         return None if stream_id is None else self._said(stream_id, "StreamEnd")
 
     def _write_cancel(self, cancel: Cancel) -> str | None:
-        if self.agreed.has(cancel.id):
-            self.unsent += self._leave(cancel.id)
-        # There is no word for it: of a call, the answer is waited for.
+        # There is no word for it.
+        if self.abandoned(cancel.id) or cancel.id not in self.exchanges:
+            return None
+        if not self.agreed.has(cancel.id):
+            self._left[cancel.id] = None
+            if len(self._left) > LEFT_STREAMS:
+                del self._left[next(iter(self._left))]
+        self.unsent += self._leave(cancel.id)
         return None
 
     def _said(self, stream_id: str | int, type: str, **more: Any) -> str:
