@@ -13,6 +13,7 @@ import trio_websocket
 
 from tests.dialects.recorded import Recorded, conversation
 from trio_streamrpc import (
+    ConnectionLost,
     Limits,
     PermissionDenied,
     RpcError,
@@ -112,19 +113,47 @@ async def test_one_alone_may_be_silent() -> None:
         '{"id":"1","type":"response","method":""}',
         "[" * 10_000,
         b"\x00",
-        json.dumps({"t": "q", "id": "1", "op": "call", "p": ["x" * 70_000]}),
     ],
-    ids=["text", "empty", "hello", "an answer", "another answer", "deep", "binary", "long"],
+    ids=["text", "empty", "hello", "an answer", "another answer", "deep", "binary"],
 )
-async def test_a_first_message_of_none(message: str | bytes) -> None:
-    """A connection error, told as WebSocket tells it."""
-    async with serving(dialects=ALL) as url, websocket(url) as socket:
+@pytest.mark.parametrize("dialects", [ALL, (kkrpc,), (kkrpc_classic,), (signal,)], ids=repr)
+async def test_a_first_message_of_none(message: str | bytes, dialects: Any) -> None:
+    """A connection error, told as WebSocket tells it; also where there is nothing to choose."""
+    async with serving(dialects=dialects) as url, websocket(url) as socket:
         await socket.send_message(message)
         with pytest.raises(trio_websocket.ConnectionClosed) as caught:
             await socket.get_message()
         assert caught.value.reason is not None
         assert caught.value.reason.code == 1008
         assert caught.value.reason.reason == "the first message is of no dialect served here"
+
+
+async def test_a_first_message_that_is_too_long() -> None:
+    """What is not known yet may not say more than that; it is told so."""
+    long = json.dumps({"t": "q", "id": "1", "op": "call", "p": ["add"], "a": ["x" * 70_000]})
+    async with serving(dialects=ALL) as url, websocket(url) as socket:
+        await socket.send_message(long)
+        with pytest.raises(trio_websocket.ConnectionClosed) as caught:
+            await socket.get_message()
+    assert caught.value.reason is not None
+    assert caught.value.reason.code == 1009
+    assert caught.value.reason.reason is not None
+    assert caught.value.reason.reason.startswith(f"{len(long)} bytes from a side that is not known")
+
+
+@pytest.mark.parametrize("scheme", ["ws", "tcp"])
+@pytest.mark.parametrize("served", [kkrpc, kkrpc_classic, signal], ids=repr)
+@pytest.mark.parametrize("spoken", [kkrpc, kkrpc_classic, signal], ids=repr)
+async def test_another_than_is_served(spoken: Any, served: Any, scheme: str) -> None:
+    """It does not wait for an answer that will not come."""
+    async with serving(url=f"{scheme}://127.0.0.1:0", dialects=(served,)) as url:
+        async with connect(url, dialect=spoken) as connection:
+            if spoken is served:
+                assert await connection.call("add", 1, 2) == 3
+                return
+            told = "1008: 'the first message is of no dialect served here'"
+            with pytest.raises(ConnectionLost, match=told if scheme == "ws" else "closed"):
+                await connection.call("add", 1, 2)
 
 
 async def test_no_first_message() -> None:

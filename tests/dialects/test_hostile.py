@@ -24,6 +24,12 @@ from trio_streamrpc.transports.memory import open_memory_transports
 DIALECTS: dict[str, Dialect] = {each.name: each for each in (kkrpc, kkrpc_classic, signal)}
 each_dialect = pytest.mark.parametrize("name", DIALECTS)
 TABLE = MethodTable.of(Recorded())
+#: A first message: by that a client is known to speak the dialect.
+OF_NO_CONSEQUENCE = {
+    "kkrpc": '{"t":"cbr","ids":[]}',
+    "kkrpc_classic": '{"id":"","type":"stream-cancel"}',
+    "signal": '{"type":"StreamEnd","streamId":"0"}',
+}
 
 
 def endpoint(name: str, side: Side = "accepting", **limits: Any) -> ForeignEndpoint:
@@ -32,6 +38,7 @@ def endpoint(name: str, side: Side = "accepting", **limits: Any) -> ForeignEndpo
     made.begin()
     if side == "accepting":
         made.accept()
+        assert made.receive(OF_NO_CONSEQUENCE[name]) == []
     return made
 
 
@@ -220,6 +227,13 @@ def answer(talk: ForeignEndpoint, call: Any) -> None:
         talk.send(call.id, b"1")
 
 
+WAIT = {
+    "kkrpc": '{"t":"q","id":"1","op":"call","p":["wait"],"a":[]}',
+    "kkrpc_classic": '{"id":"1","method":"wait","args":[],"type":"request","version":"json"}',
+    "signal": '{"category":"request","requestId":1,"data":{"method":"wait"}}',
+}
+
+
 @each_dialect
 async def test_over_a_connection(name: str, autojump_clock: MockClock) -> None:
     """A server says it once, by closing; its handlers have ended then."""
@@ -229,12 +243,7 @@ async def test_over_a_connection(name: str, autojump_clock: MockClock) -> None:
         async with open_connection(
             here, "accepting", dialect=DIALECTS[name], serving=service
         ) as connection:
-            for text in (
-                '{"t":"q","id":"1","op":"call","p":["wait"],"a":[]}',
-                '{"id":"1","method":"wait","args":[],"type":"request","version":"json"}',
-                '{"category":"request","requestId":1,"data":{"method":"wait"}}',
-            ):
-                await there.send(text)
+            await there.send(WAIT[name])
             await service.wait_running()
             with pytest.raises(ConnectionLost):
                 for _ in range(300):

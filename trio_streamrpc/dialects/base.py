@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "A_STREAM",
     "MAX_ID",
+    "NOT_SPOKEN",
     "NO_STREAM",
     "UNBOUNDED",
     "UNDECODABLE",
@@ -68,6 +69,9 @@ MAX_ID = 128
 #: How a call is told that it was made as what its method is not.
 A_STREAM = "it gives a stream: use connection.stream(…) or a typed proxy"
 NO_STREAM = "it gives one result: use await connection.call(…) or a typed proxy"
+
+#: What is told to a client that speaks something else.
+NOT_SPOKEN = "the first message is of no dialect served here"
 
 CONSUMING = STATES["CONSUMING"]
 
@@ -136,6 +140,8 @@ class ForeignEndpoint(Endpoint, ABC):
         #: What the ids of this side begin with; what follows is the id that it has here.
         self.prefix = f"{side[0]}-"
         self.requests = Requests()
+        #: Whether nothing has come yet by which it is known that the other side speaks this.
+        self._unknown = side == "accepting"
         #: Final frames that the other side does not send (``answered``).
         self.unsent: list[Frame] = []
         #: What this side's calls are to do, if it is not to call.
@@ -219,9 +225,12 @@ class ForeignEndpoint(Endpoint, ABC):
         try:
             if len(message) > self.limits.max_message_bytes:
                 raise reactions.MESSAGE_TOO_LONG.error(len(message), self.limits.max_message_bytes)
+            unknown, self._unknown = self._unknown, False
             try:
                 batch = self.read(message)
             except Malformed as problem:
+                if unknown:
+                    raise reactions.UNKNOWN_DIALECT.error(NOT_SPOKEN) from None
                 self.violation(reactions.MALFORMED, str(problem))
                 return []
             return self._process(batch, len(message))

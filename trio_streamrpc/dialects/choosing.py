@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from trio_streamrpc.dialects.base import Dialect, Native
+from trio_streamrpc.dialects.base import NOT_SPOKEN, Dialect, Native
 from trio_streamrpc.errors import RemoteProtocolError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol import reactions
@@ -81,10 +81,12 @@ class Dialects:
                 f"nothing was said within {limits.handshake_timeout} s"
             )
         transport.limit(limits.max_message_bytes)
-        text = message if isinstance(message, str) else ""
-        if len(text) <= limits.max_early_bytes:
+        size = len(message.encode() if isinstance(message, str) else message)
+        if size > limits.max_early_bytes:
+            raise reactions.EARLY_BYTES.error(size, limits.max_early_bytes)
+        if isinstance(message, str):
             for each in self.others:
-                if each.knows(text):
+                if each.knows(message):
                     transport.put_back(message)
                     return each
-        raise reactions.UNKNOWN_DIALECT.error("the first message is of no dialect served here")
+        raise reactions.UNKNOWN_DIALECT.error(NOT_SPOKEN)

@@ -116,7 +116,9 @@ HELLO_TOO_LONG = _connection(
     "a hello with too much in it: more than 16 KiB of metadata, or too many features", TOO_BIG,
 )  # fmt: skip
 EARLY_BYTES = _connection(
-    "R25", "more than `max_early_bytes` before `authenticate` has let the other side in",
+    "R25",
+    "more than `max_early_bytes` before `authenticate` has let the other side in, or before it is "
+    "known what that speaks",
     "{} bytes from a side that is not known yet, which may send {}", TOO_BIG,
 )  # fmt: skip
 EARLY_FRAMES = _connection(
