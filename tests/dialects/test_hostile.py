@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,12 +15,20 @@ from trio.testing import MockClock
 
 from tests.dialects.recorded import Recorded, conversation, names
 from tests.service import Service
-from trio_streamrpc import ConnectionLost, Limits, RemoteProtocolError, Window, open_connection
+from trio_streamrpc import (
+    ConnectionLost,
+    Limits,
+    RemoteProtocolError,
+    Unimplemented,
+    Window,
+    open_connection,
+)
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.dialects import Dialect, kkrpc, kkrpc_classic, signal
 from trio_streamrpc.dialects.base import ForeignEndpoint
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.protocol.frames import Call
+from trio_streamrpc.testing import open_pair
 from trio_streamrpc.transports.memory import open_memory_transports
 
 DIALECTS: dict[str, Dialect] = {each.name: each for each in (kkrpc, kkrpc_classic, signal)}
@@ -271,6 +281,86 @@ async def test_more_calls_than_may_run(number: int, autojump_clock: MockClock) -
                 refused = json.loads(await there.receive())
                 assert refused["e"]["code"] == "RESOURCE_EXHAUSTED"
             assert connection.endpoint.budget.left == connection.limits.violation_budget
+
+
+def request(name: str, number: int, method: str, *, callbacks: int = 0) -> str:
+    ids = [f"{number}-{each}" for each in range(callbacks)]
+    record: dict[str, Any]
+    if name == "kkrpc":
+        wrapped = [{"__kkrpc_next_arg__": "callback", "id": each} for each in ids]
+        record = {"t": "q", "id": str(number), "op": "call", "p": [method], "a": wrapped}
+    elif name == "kkrpc_classic":
+        marked = [f"__callback__{each}" for each in ids]
+        record = {"id": str(number), "type": "request", "method": method, "args": marked}
+        record["callbackIds"] = ids
+    else:
+        data = {"method": method, "args": []}
+        record = {"category": "request", "requestId": number, "data": data}
+    return json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "callbacks"),
+    [
+        *((name, "x" * 100_000, 0) for name in DIALECTS),
+        ("kkrpc", "progress", 200),
+        ("kkrpc_classic", "progress", 200),
+    ],
+    ids=lambda each: str(each)[:20],
+)
+def test_nothing_is_kept_of_what_is_refused(name: str, method: str, callbacks: int) -> None:
+    """What waits to be said of it is counted, and that is all that there is (R24)."""
+    talk = endpoint(name, max_calls=1)
+    talk.receive(request(name, 1, "ticks"))
+    flood = [request(name, number, method, callbacks=callbacks) for number in range(2, 102)]
+    tracemalloc.start()
+    try:
+        for each in flood:
+            assert talk.receive(each) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 200_000
+    # Each is refused in words that are no longer than it takes to see which it was.
+    for _ in flood:
+        message = talk.next_message()
+        assert message is not None
+        assert len(message) < 1000
+
+
+@each_dialect
+async def test_a_name_that_is_too_long(name: str, autojump_clock: MockClock) -> None:
+    """There is none such, and its first characters say which was meant."""
+    with trio.fail_after(10):
+        async with open_pair(Recorded(), dialect=DIALECTS[name]) as connection:
+            with pytest.raises(Unimplemented) as caught:
+                await connection.call("x" * 100_000)
+            assert str(caught.value).count("x") < 300
+
+
+@pytest.mark.parametrize("name", ["kkrpc", "kkrpc_classic"])
+async def test_callbacks_that_are_long(name: str, autojump_clock: MockClock) -> None:
+    """Those that wait for their turn are bounded in bytes, and what is beyond is dropped."""
+    seen: list[int] = []
+
+    async def callback(value: str) -> None:
+        await trio.sleep(1)
+        seen.append(len(value))
+
+    async def call_back(count: int, callback: Callable[[str], Awaitable[None]]) -> int:
+        for _ in range(count):
+            await callback("x" * 100_000)
+        return count
+
+    service = {"call_back": call_back}
+    with trio.fail_after(1000):
+        async with open_pair(service, dialect=DIALECTS[name]) as connection:
+            assert await connection.call("call_back", 200, callback) == 200
+            # The one that runs is among them.
+            assert len(seen) == 41
+            # It is over with those that have waited.
+            assert await connection.call("call_back", 10, callback) == 10
+            assert len(seen) == 51
 
 
 async def test_a_peer_that_asks_and_does_not_read(autojump_clock: MockClock) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from msgspec import Raw
 
-from trio_streamrpc.dialects.requests import Requests, own_number
+from trio_streamrpc.dialects.requests import Asked, Requests, own_number
 from trio_streamrpc.errors import Code, InvalidArgument, RemoteProtocolError
 from trio_streamrpc.limits import MAX_INTEGER, Limits, Window
 from trio_streamrpc.protocol import reactions
@@ -32,6 +32,7 @@ from trio_streamrpc.protocol.frames import (
     Chunk,
     End,
     Error,
+    ErrorInfo,
     Frame,
     Kind,
     Result,
@@ -61,8 +62,10 @@ __all__ = [
 
 #: Where a wire has no number of its own.
 UNBOUNDED = MAX_INTEGER // 2
-#: How many calls of callbacks may wait their turn, where who calls them cannot wait for a place.
+#: How many calls of callbacks may wait their turn, where who calls them cannot wait for a place, at
+#: most, and how many of the longest messages they come to, all together.
 WAITING_CALLBACKS = 4096
+WAITING_MESSAGES = 4
 #: The longest id of the other side's that is kept.
 MAX_ID = 128
 
@@ -140,6 +143,8 @@ class ForeignEndpoint(Endpoint, ABC):
         #: What the ids of this side begin with; what follows is the id that it has here.
         self.prefix = f"{side[0]}-"
         self.requests = Requests()
+        #: The length of the message that is being read.
+        self._length = 0
         #: Whether nothing has come yet by which it is known that the other side speaks this.
         self._unknown = side == "accepting"
         #: Final frames that the other side does not send (``answered``).
@@ -226,6 +231,7 @@ class ForeignEndpoint(Endpoint, ABC):
             if len(message) > self.limits.max_message_bytes:
                 raise reactions.MESSAGE_TOO_LONG.error(len(message), self.limits.max_message_bytes)
             unknown, self._unknown = self._unknown, False
+            self._length = len(message)
             try:
                 batch = self.read(message)
             except Malformed as problem:
@@ -318,6 +324,20 @@ class ForeignEndpoint(Endpoint, ABC):
     def _forget(self, call: Exchange) -> None:
         self.accesses.pop(call.id, None)
         super()._forget(call)
+
+    def refuse(self, id: int, info: ErrorInfo, *, retry: bool = False) -> None:
+        super().refuse(id, info, retry=retry)
+        self.requests.drop_callbacks(self.requests.get(id))
+
+    def asked_callback(self) -> Asked | None:
+        """The record of a call of a callback, which has just come; None if too much waits already.
+
+        There is nobody to be told: it is dropped.
+        """
+        waiting = self.requests.callback_bytes
+        if waiting and waiting + self._length > WAITING_MESSAGES * self.limits.max_message_bytes:
+            return None
+        return Asked("", op="callback", size=self._length)
 
     def own(self, wire_id: str) -> int:
         """The id here of what this side has opened by that id there; 0 if it has not."""

@@ -39,7 +39,7 @@ from trio_streamrpc.dialects.kkrpc_0_records import (
     with_array,
     without_arrays,
 )
-from trio_streamrpc.dialects.requests import Asked, fill_access, refused
+from trio_streamrpc.dialects.requests import Asked, fill_access, refused, shown
 from trio_streamrpc.errors import Code
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.endpoint import Side
@@ -145,7 +145,7 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         id = self.next_id()
         op = "call" if record.type == "request" else record.type
         name = record.method if op == "call" else ".".join(record.path or ())
-        asked = Asked(record.id, name, op)
+        asked = Asked(record.id, shown(name), op)
         call = self.family.call(id, 0, name)
         if op == "call":
             self._read_arguments(record, call, asked)
@@ -222,8 +222,10 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         target = self.own(record.method)
         if target not in self.objects:
             return self.late(record.method)
+        asked = self.asked_callback()
+        if asked is None:
+            return []
         call = self.family.call(self.next_id(), target)
-        asked = Asked("", op="callback")
         self._read_arguments(record, call, asked)
         self.requests.add(call.id, asked)
         return [call]

@@ -38,7 +38,7 @@ from trio_streamrpc.dialects.kkrpc_2_records import (
     stream_in,
     stream_mark,
 )
-from trio_streamrpc.dialects.requests import Asked, fill_access, refused
+from trio_streamrpc.dialects.requests import Asked, fill_access, refused, shown
 from trio_streamrpc.errors import Code
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.endpoint import Side
@@ -136,7 +136,7 @@ class KkrpcEndpoint(ForeignEndpoint):
             raise Malformed("a request without an id, or with one that is taken")
         id = self.next_id()
         name = ".".join(record.p)
-        asked = Asked(record.id, name, record.op)
+        asked = Asked(record.id, shown(name), record.op)
         call = self.family.call(id, 0, name)
         if not is_absent(meta := record.meta or NULL):
             call.metadata = meta
@@ -254,9 +254,11 @@ class KkrpcEndpoint(ForeignEndpoint):
         if target not in self.objects:
             # It has ended with its call.
             return self.late(record.id)
+        asked = self.asked_callback()
+        if asked is None:
+            return []
         id = self.next_id()
         call = self.family.call(id, target)
-        asked = Asked("", op="callback")
         self._read_arguments(record.a, call, asked)
         self.requests.add(id, asked)
         return [call]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw, Struct
 
+from trio_streamrpc.contract.methods import MAX_NAME
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import Call, ErrorInfo
 
 if TYPE_CHECKING:
     from trio_streamrpc.contract.method import Method
 
-__all__ = ["Asked", "Requests", "fill_access", "own_number", "refused"]
+__all__ = ["Asked", "Requests", "fill_access", "own_number", "refused", "shown"]
 
 #: What reading or writing a property is called.
 ACCESSES = ("get", "set")
@@ -23,6 +24,7 @@ class Asked(Struct):
     """A call of the other side's that has not ended."""
 
     wire_id: str
+    #: What was asked for, as long as it takes to see which it was.
     name: str = ""
     op: str = "call"
     #: Its callbacks, by the ids that they have here.
@@ -32,12 +34,21 @@ class Asked(Struct):
     #: Whether it was answered by a stream, which has not ended, and whether that was left.
     streams: bool = False
     left: bool = False
+    #: The bytes of the message that it has come in, if it is a callback's.
+    size: int = 0
+
+
+def shown(name: str) -> str:
+    """A name as it is kept, and told: as much of it as one may have that is served."""
+    return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
 
 
 class Requests:
     """The open calls of the other side."""
 
     def __init__(self) -> None:
+        #: What the calls of callbacks take that have not ended.
+        self.callback_bytes = 0
         self._by_id: dict[int, Asked] = {}
         self._ids: dict[str, int] = {}
         #: The callbacks of the other side, by the ids that they have here.
@@ -48,6 +59,7 @@ class Requests:
 
     def add(self, id: int, asked: Asked) -> None:
         self._by_id[id] = asked
+        self.callback_bytes += asked.size
         if asked.wire_id:
             self._ids[asked.wire_id] = id
 
@@ -61,19 +73,26 @@ class Requests:
         self.callbacks[id] = wire_id
         asked.callbacks.append(id)
 
+    def drop_callbacks(self, asked: Asked | None) -> None:
+        """Nobody is to call those that came with it."""
+        if asked is not None:
+            for each in asked.callbacks:
+                self.callbacks.pop(each, None)
+            asked.callbacks = []
+
     def end(self, id: int) -> Asked | None:
         """It has its final frame: nothing is kept of it, nor of what came with it."""
         asked = self._by_id.pop(id, None)
         if asked is not None:
+            self.callback_bytes -= asked.size
             self._ids.pop(asked.wire_id, None)
-            for each in asked.callbacks:
-                self.callbacks.pop(each, None)
+            self.drop_callbacks(asked)
         return asked
 
 
 def fill_access(table: Mapping[str, Method], call: Call, asked: Asked, value: Raw) -> None:
     """Make the call one that reads a property, or that writes it, if it is one."""
-    method = table.get(asked.name)
+    method = table.get(call.method)
     if method is None or not method.is_property:
         asked.refusal = f"{asked.name} is no property"
     elif asked.op == "set" and not method.writable:

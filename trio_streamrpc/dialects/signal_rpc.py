@@ -24,7 +24,7 @@ from trio_streamrpc.dialects.base import (
     Opening,
 )
 from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
-from trio_streamrpc.dialects.requests import Asked, refused
+from trio_streamrpc.dialects.requests import Asked, refused, shown
 from trio_streamrpc.dialects.signal_streams import LEFT_STREAMS, Agreed, SignalStreams
 from trio_streamrpc.errors import Code, InvalidArgument
 from trio_streamrpc.limits import Limits
@@ -148,7 +148,7 @@ class SignalEndpoint(ForeignEndpoint):
             call.kwargs = fields.get("kwargs", NULL)
         if self.streams(name):
             call.window = WindowInfo(UNBOUNDED, UNBOUNDED)
-        self.requests.add(call.id, Asked(wire_id, name))
+        self.requests.add(call.id, Asked(wire_id, shown(name)))
         return [call]
 
     def _read_response(self, record: Message) -> list[Frame]:
