@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -329,12 +330,61 @@ async def test_too_much_that_nobody_has_asked_for(autojump_clock: MockClock) -> 
 
 
 async def test_too_many_that_nobody_has_asked_for(autojump_clock: MockClock) -> None:
+    """One that was dropped, or of which some was, is never taken for one that is complete."""
     async with against("connecting") as (connection, peer):
+        streams = signal.streams(connection)
         for number in range(200):
+            await peer.says({"type": "StreamData", "streamId": number, "payload": number})
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(64):
+            async with streams.receive_stream(number) as stream:
+                assert await stream.receive() == number
+        # There is room again, and what it has lacked is not forgotten.
+        await peer.says({"type": "StreamData", "streamId": 64, "payload": "the rest of it"})
+        for number in range(64, 200):
             await peer.says({"type": "StreamEnd", "streamId": number})
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(64, 200):
+            async with streams.receive_stream(number) as stream:
+                with pytest.raises(ResourceExhausted):
+                    await stream.receive()
+        assert not connection.endpoint.exchanges
+
+
+@pytest.mark.parametrize("kind", ["StreamData", "StreamError"])
+async def test_what_nobody_has_asked_for_is_bounded(kind: str, autojump_clock: MockClock) -> None:
+    async with against("connecting") as (connection, peer):
+        tracemalloc.start()
+        try:
+            for number in range(100):
+                long = "x" * 100_000
+                await peer.says({"type": kind, "streamId": number, "payload": long, "error": long})
             await trio.testing.wait_all_tasks_blocked()
-        assert len(connection.endpoint.agreed._early) == 64  # type: ignore[attr-defined]
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 1_000_000
         assert connection.alive
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("too bad", "too bad"),
+        ({"name": "TypeError", "message": "too bad"}, "too bad"),
+        (None, ""),
+        (5, ""),
+    ],
+    ids=repr,
+)
+async def test_errors_of_any_form(error: Any, message: str, autojump_clock: MockClock) -> None:
+    """The end of a stream is its end, whatever is said about it."""
+    async with against("connecting") as (connection, peer):
+        async with signal.streams(connection).receive_stream("x") as stream:
+            await peer.says({"type": "StreamError", "streamId": "x", "error": error})
+            with pytest.raises(RemoteError) as caught:
+                await stream.receive()
+    assert caught.value.message == message
 
 
 async def test_one_that_nobody_wants(autojump_clock: MockClock) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from trio_streamrpc.dialects.base import (
-    MAX_ID,
     NO_STREAM,
     UNBOUNDED,
     UNDECODABLE,
@@ -25,7 +24,15 @@ from trio_streamrpc.dialects.base import (
 )
 from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
 from trio_streamrpc.dialects.requests import Asked, refused, shown
-from trio_streamrpc.dialects.signal_streams import LEFT_STREAMS, Agreed, SignalStreams
+from trio_streamrpc.dialects.signal_streams import (
+    OVERFLOW,
+    Agreed,
+    Number,
+    SignalStreams,
+    StreamId,
+    StreamMessage,
+    remember,
+)
 from trio_streamrpc.errors import Code, InvalidArgument
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.credit import ReceiveWindow, SendCredit
@@ -50,11 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Signal", "SignalEndpoint"]
 
-Number = Annotated[int, Meta(ge=-(2**53), le=2**53)]
-StreamId = Annotated[str, Meta(max_length=MAX_ID)] | Number
-
 ERROR_FIELDS = ("name", "message", "stack")
-STREAM_KINDS = ("StreamData", "StreamEnd", "StreamError")
 
 
 class Message(Struct):
@@ -63,15 +66,6 @@ class Message(Struct):
     category: Literal["request", "response"]
     requestId: Number  # noqa: N815  # as it is on the wire
     data: Raw = Raw(b"null")
-
-
-class StreamMessage(Struct):
-    """What a stream says."""
-
-    type: Literal[STREAM_KINDS]  # type: ignore[valid-type]
-    streamId: StreamId  # noqa: N815  # as it is on the wire
-    payload: Raw = Raw(b"null")
-    error: str = ""
 
 
 class Head(Struct):
@@ -198,8 +192,8 @@ class SignalEndpoint(ForeignEndpoint):
             if record.type == "StreamEnd":
                 frames.append(self.family.end(id))
             else:
-                info = ErrorInfo(Code.UNKNOWN.value, "Error", record.error)
-                if record is self.agreed.overflow:
+                info = error_in(record.error)
+                if record is OVERFLOW:
                     info.code, info.name = Code.RESOURCE_EXHAUSTED.value, ""
                 frames.append(self.family.error(id, info))
         return frames
@@ -296,9 +290,7 @@ class SignalEndpoint(ForeignEndpoint):
         if self.abandoned(cancel.id) or cancel.id not in self.exchanges:
             return None
         if not self.agreed.has(cancel.id):
-            self._left[cancel.id] = None
-            if len(self._left) > LEFT_STREAMS:
-                del self._left[next(iter(self._left))]
+            remember(self._left, cancel.id, None)
         self.unsent += self._leave(cancel.id)
         return None
 

@@ -5,10 +5,12 @@ item, or after.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import trio
+from msgspec import Meta, Raw, Struct
 
+from trio_streamrpc.dialects.base import MAX_ID
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.frames import Error
@@ -17,19 +19,56 @@ from trio_streamrpc.runtime.streams import RemoteStream
 from trio_streamrpc.runtime.uploads import Upload
 
 if TYPE_CHECKING:
-    from trio_streamrpc.dialects.signal_rpc import SignalEndpoint, StreamMessage
+    from trio_streamrpc.dialects.signal_rpc import SignalEndpoint
     from trio_streamrpc.runtime.connection import Connection
 
-__all__ = ["Agreed", "SignalStream", "SignalStreams"]
+__all__ = [
+    "OVERFLOW",
+    "Agreed",
+    "Number",
+    "SignalStream",
+    "SignalStreams",
+    "StreamId",
+    "StreamMessage",
+    "remember",
+]
 
-StreamId = str | int
+Number = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+StreamId = Annotated[str, Meta(max_length=MAX_ID)] | Number
 
-#: How many streams may have begun that nobody has asked for, and how many that nobody wants any
-#: more are remembered.
+STREAM_KINDS = ("StreamData", "StreamEnd", "StreamError")
+
+#: How many streams may have begun that nobody has asked for, and what may have come of them, all
+#: together.
 EARLY_STREAMS = 64
-LEFT_STREAMS = 1024
-#: What may have come of the first, all together.
 EARLY_BYTES = 256 * 1024
+#: How many are remembered that nobody wants any more, or that were dropped.
+REMEMBERED = 1024
+
+
+class StreamMessage(Struct):
+    """What a stream says."""
+
+    type: Literal[STREAM_KINDS]  # type: ignore[valid-type]
+    streamId: StreamId  # noqa: N815  # as it is on the wire
+    payload: Raw = Raw(b"null")
+    error: Raw = Raw(b"null")
+
+
+#: What stands in the place of all that did not fit.
+OVERFLOW = StreamMessage(
+    "StreamError", "", error=Raw(b'"it came before it was asked for, and too much"')
+)
+
+
+class Early(Struct):
+    """What has come of a stream that nobody has asked for."""
+
+    records: list[StreamMessage] = []
+    bytes: int = 0
+    #: Whether some of it was dropped, and whether its end has come.
+    cut: bool = False
+    ended: bool = False
 
 
 class Agreed:
@@ -40,12 +79,12 @@ class Agreed:
         self._stream_ids: dict[int, StreamId] = {}
         self._window = limits.window.items
         #: What has come of streams that nobody has asked for.
-        self._early: dict[StreamId, list[StreamMessage]] = {}
+        self._early: dict[StreamId, Early] = {}
         self._early_bytes = 0
-        #: Streams that were left: what they still say is ignored. A dict, for its order.
+        #: … and those that were one too many, and whether they have ended; and streams that were
+        #: left: what they still say is ignored. Dicts, for their order.
+        self._dropped: dict[StreamId, bool] = {}
         self._left: dict[StreamId, None] = {}
-        #: What stands in the place of all that did not fit.
-        self.overflow: StreamMessage | None = None
 
     def __contains__(self, stream_id: StreamId) -> bool:
         return stream_id in self._ids
@@ -60,42 +99,56 @@ class Agreed:
         """That stream has that id here; gives what has come of it already."""
         self._ids[stream_id], self._stream_ids[id] = id, stream_id
         self._left.pop(stream_id, None)
-        early = self._early.pop(stream_id, [])
-        self._early_bytes -= sum(len(each.payload) for each in early)
-        return early
+        early = self._take(stream_id)
+        if early is None or not early.cut:
+            return [] if early is None else early.records
+        if not early.ended:
+            # It ends here, and what it still says is ignored.
+            remember(self._left, stream_id, None)
+        return [*early.records, OVERFLOW]
+
+    def _take(self, stream_id: StreamId) -> Early | None:
+        """What has come of a stream; it is not kept any more."""
+        early = self._early.pop(stream_id, None)
+        if early is not None:
+            self._early_bytes -= early.bytes
+            return early
+        ended = self._dropped.pop(stream_id, None)
+        return None if ended is None else Early(cut=True, ended=ended)
 
     def keep(self, record: StreamMessage) -> None:
         """Something of a stream that nobody has asked for."""
-        if record.streamId in self._left:
-            if record.type != "StreamData":
-                del self._left[record.streamId]
+        stream_id, is_end = record.streamId, record.type != "StreamData"
+        if stream_id in self._left:
+            if is_end:
+                del self._left[stream_id]
             return
-        kept = self._early.get(record.streamId)
-        if kept is None:
-            if len(self._early) >= EARLY_STREAMS:
+        early = self._early.get(stream_id)
+        if early is None:
+            if stream_id in self._dropped or len(self._early) >= EARLY_STREAMS:
+                remember(self._dropped, stream_id, is_end or self._dropped.get(stream_id, False))
                 return
-            kept = self._early[record.streamId] = []
-        if kept and kept[-1].type != "StreamData":
+            early = self._early[stream_id] = Early()
+        if not early.ended:
             # Nothing follows its end.
-            return
-        size = len(record.payload)
-        if record.type == "StreamData" and (
-            len(kept) >= self._window or self._early_bytes + size > EARLY_BYTES
-        ):
-            record = self._too_much(record)
-            size = len(record.payload)
-        record.payload = record.payload.copy()
-        kept.append(record)
-        self._early_bytes += size
+            early.ended = is_end
+            self._keep(early, record)
 
-    def _too_much(self, record: StreamMessage) -> StreamMessage:
-        if self.overflow is None:
-            self.overflow = type(record)(
-                "StreamError",
-                record.streamId,
-                error="it came before it was asked for, and too much",
-            )
-        return self.overflow
+    def _keep(self, early: Early, record: StreamMessage) -> None:
+        # Of the whole message, no more than its kind says is kept.
+        kept = StreamMessage(record.type, record.streamId)
+        if record.type == "StreamData":
+            kept.payload = record.payload.copy()
+        elif record.type == "StreamError":
+            kept.error = record.error.copy()
+        size = 0 if record.type == "StreamEnd" else len(kept.payload) + len(kept.error)
+        is_one_too_many = record.type == "StreamData" and len(early.records) >= self._window
+        if early.cut or is_one_too_many or (size and self._early_bytes + size > EARLY_BYTES):
+            early.cut = True
+            return
+        early.records.append(kept)
+        early.bytes += size
+        self._early_bytes += size
 
     def end(self, id: int) -> None:
         """It has ended."""
@@ -110,13 +163,16 @@ class Agreed:
 
     def ignore(self, stream_id: StreamId) -> None:
         """What that stream says from now on is ignored."""
-        early = self._early.pop(stream_id, [])
-        self._early_bytes -= sum(len(each.payload) for each in early)
-        if early and early[-1].type != "StreamData":
-            return
-        self._left[stream_id] = None
-        if len(self._left) > LEFT_STREAMS:
-            del self._left[next(iter(self._left))]
+        early = self._take(stream_id)
+        if early is None or not early.ended:
+            remember(self._left, stream_id, None)
+
+
+def remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+    """Have that among what is known, which is bounded: the oldest is forgotten."""
+    known[key] = value
+    if len(known) > REMEMBERED:
+        del known[next(iter(known))]
 
 
 class SignalStream(RemoteStream[Any]):
