@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from trio_streamrpc import (
     ConnectionLost,
     Limits,
     RemoteProtocolError,
+    RpcError,
     Unimplemented,
     Window,
     open_connection,
@@ -326,6 +328,71 @@ def test_nothing_is_kept_of_what_is_refused(name: str, method: str, callbacks: i
         message = talk.next_message()
         assert message is not None
         assert len(message) < 1000
+
+
+STREAM = '{"__kkrpc_next_stream__":"async-iterable","id":"s"}'
+ARGUMENT = '{"__kkrpc_next_arg__":"value","v":%s}'
+DEEP = {
+    "kkrpc": [
+        f'{{"t":"q","id":"1","op":"call","p":["echo"],"a":[{ARGUMENT}]}}',
+        f'{{"t":"q","id":"1","op":"call","p":["sum"],"a":[{STREAM},{ARGUMENT}]}}',
+        '{"t":"sr","id":"1","sid":"s","e":{"n":"Error","x":%s}}',
+    ],
+    "kkrpc_classic": [
+        '{"id":"1","type":"request","method":"echo","args":[%s]}',
+        '{"id":"1","type":"request","method":"echo","args":[{"type":"Uint8Array","data":%s}]}',
+        '{"json":{"id":"1","type":"request","method":"echo","args":[%s]}}',
+        '{"json":{"id":"1","type":"get"},"meta":{"values":{"args":%s}}}',
+    ],
+    "signal": [
+        '{"category":"request","requestId":1,"data":{"method":"echo","args":[%s]}}',
+        '{"category":"request","requestId":1,"data":{"type":"echo","x":%s}}',
+        '{"type":"StreamError","streamId":1,"error":%s}',
+    ],
+}
+
+
+@pytest.mark.parametrize("opens", ["[", '{"a":'])
+@pytest.mark.parametrize(("name", "form"), [(name, each) for name in DEEP for each in DEEP[name]])
+def test_whatever_is_nested(name: str, form: str, opens: str) -> None:
+    """Wherever the stack ends of what decodes it: it is taken, or it is no message."""
+    closes = "]" if opens == "[" else "}"
+    for depth in range(850, 1000):
+        talk = endpoint(name)
+        talk.receive(form % (opens * depth + "1" + closes * depth))
+        assert not talk.failed
+        # Nothing is kept of the one half of what was not taken.
+        while talk.next_message() is not None:
+            pass
+        assert talk.receive(form % "1") is not None
+        assert not talk.failed
+
+
+@each_dialect
+async def test_values_that_are_nested(name: str, autojump_clock: MockClock) -> None:
+    """It ends that call, if it is too much for either side, and no other."""
+
+    async def echo(value: list[Any]) -> list[Any]:
+        return value
+
+    async def echo_anything(value: Any) -> Any:
+        return value
+
+    async def fail(value: Any) -> None:
+        raise RpcError("no", data=value)
+
+    service = {"echo": echo, "echo_anything": echo_anything, "fail": fail}
+    with trio.fail_after(10_000):
+        async with open_pair(service, dialect=DIALECTS[name]) as connection:
+            assert await connection.call("echo", [1]) == [1]
+            for depth in range(850, 1000):
+                value: Any = 1
+                for _ in range(depth):
+                    value = [value]
+                for method in service:
+                    with trio.move_on_after(1), contextlib.suppress(RpcError, TypeError):
+                        await connection.call(method, value)
+                assert await connection.call("echo", [1]) == [1]
 
 
 @each_dialect

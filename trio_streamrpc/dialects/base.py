@@ -76,6 +76,9 @@ NO_STREAM = "it gives one result: use await connection.call(…) or a typed prox
 #: What is told to a client that speaks something else.
 NOT_SPOKEN = "the first message is of no dialect served here"
 
+#: What becomes of arguments that are.
+TOO_DEEP = "the arguments are nested too deeply"
+
 CONSUMING = STATES["CONSUMING"]
 
 #: What msgspec raises on text of any kind that is no message.
@@ -234,7 +237,7 @@ class ForeignEndpoint(Endpoint, ABC):
             self._length = len(message)
             try:
                 batch = self.read(message)
-            except Malformed as problem:
+            except (Malformed, RecursionError) as problem:
                 if unknown:
                     raise reactions.UNKNOWN_DIALECT.error(NOT_SPOKEN) from None
                 self.violation(reactions.MALFORMED, str(problem))
@@ -249,13 +252,24 @@ class ForeignEndpoint(Endpoint, ABC):
             batch = self.outbox.take()
             if not batch:
                 return None
-            frame = batch[0]
-            text = frame.text if isinstance(frame, Record) else self.write(frame)
+            text = self._message(batch[0])
             if self.unsent:
                 unsent, self.unsent = self.unsent, []
                 self.answered += self._process(unsent, 0)
             if text is not None:
                 return text
+
+    def _message(self, frame: Frame) -> str | None:
+        if isinstance(frame, Record):
+            return frame.text
+        try:
+            return self.write(frame)
+        except RecursionError:
+            # They could just be encoded, and are looked through again here.
+            assert isinstance(frame, Call)
+            info = self.error_info(Code.INVALID_ARGUMENT, f"{frame.method}(): {TOO_DEEP}")
+            self.unsent.append(self.family.error(frame.id, info))
+            return None
 
     def call(
         self,

@@ -32,7 +32,7 @@ def fields_of(info: ErrorInfo, reserved: tuple[str, ...]) -> dict[str, Any]:
         return fields
     try:
         data = _fields(info.data)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         data = {"data": info.data}
     else:
         if not data or set(data) == {"data"}:

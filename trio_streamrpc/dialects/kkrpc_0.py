@@ -308,12 +308,16 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         wanted: type = bytes if self._version == "json" else datetime
         if method is None or method.result_type in PLAIN:
             return raw, []
-        value = _any(raw)
+        try:
+            value = _any(raw)
+        except RecursionError:
+            # What is nested so deeply can be encoded, and no more.
+            return raw, []
         paths = list(superjson.paths_of(wanted, method.result_type, value))
         if wanted is bytes:
             for path in paths:
                 value = with_array(value, path)
-            return value, []
+            return value if paths else raw, []
         return raw, [("args", key, *path) for path in paths]
 
     def _write_error(self, frame: Error) -> str | None:

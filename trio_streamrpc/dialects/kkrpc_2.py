@@ -168,7 +168,7 @@ class KkrpcEndpoint(ForeignEndpoint):
                     if ref is not None:
                         refs.append(ref)
                 values.append(value)
-        except Malformed:
+        except (Malformed, RecursionError):
             # Nothing is kept of what came with it.
             for ref in refs:
                 if ref.type == "stream":
