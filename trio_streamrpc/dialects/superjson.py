@@ -8,8 +8,10 @@ an object, and what is undefined is null.
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -27,19 +29,35 @@ MAX_DIGITS = 20
 
 Path = tuple[str, ...]
 
+#: A part of a path, up to a dot that is not escaped; and what is escaped in it.
+PART = re.compile(r"(?:^|\.)((?:[^.\\]|\\.)*)")
+UNESCAPED = re.compile(r"\\(.)")
+
 
 def plain(message: Mapping[str, Any]) -> Any:
     """What is in a message, with those values replaced that JSON has no like of."""
     value = message.get("json")
     meta = message.get("meta")
-    values = meta.get("values") if isinstance(meta, dict) else None
-    if isinstance(values, dict):
-        for path, kinds in values.items():
-            kind = kinds[0] if isinstance(kinds, list) and kinds else None
-            convert = CONVERSIONS.get(kind) if isinstance(kind, str) else None
-            if convert is not None:
-                _replace(value, _parts(path), convert)
+    if isinstance(meta, dict):
+        _convert(value, meta.get("values"), _parts if meta.get("v") else _parts_before)
     return value
+
+
+def _convert(value: Any, kinds: Any, parts_of: Callable[[str], list[str]]) -> None:
+    """Replace in a value what these say of it, by paths; each may have more inside of it."""
+    if not isinstance(kinds, dict):
+        return
+    for path, node in kinds.items():
+        if isinstance(node, list) and node:
+            _replace(value, parts_of(path), partial(_converted, node=node, parts_of=parts_of))
+
+
+def _converted(value: Any, node: list[Any], parts_of: Callable[[str], list[str]]) -> Any:
+    kind, *inside = node
+    for each in inside:
+        _convert(value, each, parts_of)
+    convert = CONVERSIONS.get(kind) if isinstance(kind, str) else None
+    return value if convert is None else convert(value)
 
 
 def wrapped(record: dict[str, Any], dates: list[Path]) -> dict[str, Any]:
@@ -70,11 +88,17 @@ CONVERSIONS: dict[str, Callable[[Any], Any]] = {"bigint": _big, "map": _map}
 
 
 def _parts(path: str) -> list[str]:
+    """The names in a path: dots in them are escaped, and so are backslashes."""
+    return [UNESCAPED.sub(r"\1", part) for part in PART.findall(path)]
+
+
+def _parts_before(path: str) -> list[str]:
+    """The same of a superjson before its version 1, which escapes dots alone."""
     return [part.replace("\0", ".") for part in path.replace("\\.", "\0").split(".")]
 
 
 def _escaped(part: str) -> str:
-    return part.replace(".", "\\.")
+    return part.replace("\\", "\\\\").replace(".", "\\.")
 
 
 def _replace(value: Any, parts: list[str], convert: Callable[[Any], Any]) -> None:
