@@ -79,6 +79,38 @@ async def test_what_was_received_is_sent_before_the_end(autojump_clock: MockCloc
             await right.receive()
 
 
+async def test_the_last_words_of_one_that_has_ended(autojump_clock: MockClock) -> None:
+    """That nothing can be sent to it any more does not mean that it has nothing to say."""
+    left, a = open_memory_transports(capacity=10)
+    right, b = open_memory_transports(capacity=10)
+    for each in (b"1", b"2", b"3"):
+        await right.send(each)
+    await right.aclose()
+    await left.send(b"too late")
+    await relay(a, b)
+    assert [await left.receive() for _ in range(3)] == [b"1", b"2", b"3"]
+    with pytest.raises(ConnectionLost):
+        await left.receive()
+
+
+async def test_one_that_takes_nothing_more_and_says_nothing(autojump_clock: MockClock) -> None:
+    """Its last words are waited for, but not for ever."""
+    left, a = open_memory_transports()
+    _, b = open_memory_transports()
+    b.__class__ = Deaf
+    await left.send(b"x")
+    with trio.fail_after(10):
+        await relay(a, b)
+    with pytest.raises(ConnectionLost):
+        await left.receive()
+
+
+class Deaf(MemoryTransport):
+    async def send(self, message: bytes | str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ConnectionLost("the connection broke")
+
+
 async def test_the_other_end(autojump_clock: MockClock) -> None:
     async with relayed() as (left, right, ended):
         await right.aclose()

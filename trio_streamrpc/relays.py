@@ -9,6 +9,9 @@ from trio_streamrpc.transports.base import Transport, close_by_force
 
 __all__ = ["relay"]
 
+#: How long a transport that takes nothing more may take to say that it has ended, in seconds.
+LAST_WORDS = 1.0
+
 
 async def relay(transport_a: Transport, transport_b: Transport) -> None:
     """Forward messages between two transports, both ways, until one of them ends.
@@ -26,13 +29,27 @@ async def relay(transport_a: Transport, transport_b: Transport) -> None:
             f"messages of {transport_a.encoding!r} cannot be relayed as {transport_b.encoding!r}"
         )
     failures: list[Exception] = []
+    listening = {each: trio.CancelScope() for each in (transport_a, transport_b)}
     try:
         async with trio.open_nursery() as nursery:
+
+            async def receive(source: Transport) -> bytes | str:
+                # One that takes nothing more is listened to until then.
+                scope = listening[source] = trio.CancelScope(deadline=listening[source].deadline)
+                with scope:
+                    return await source.receive()
+                raise ConnectionLost("its last words have not come")
 
             async def forward(source: Transport, target: Transport) -> None:
                 try:
                     while True:
-                        await target.send(await source.receive())
+                        message = await receive(source)
+                        try:
+                            await target.send(message)
+                        except ConnectionLost:
+                            # What it has said before that is still to be passed on.
+                            listening[target].deadline = trio.current_time() + LAST_WORDS
+                            return
                 except ConnectionLost:
                     pass
                 except Exception as error:
