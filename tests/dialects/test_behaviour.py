@@ -141,6 +141,10 @@ class Service:
         yield 1
 
     @rpc
+    async def task(self, *, task_status: trio.TaskStatus[int]) -> None:
+        task_status.started(1)
+
+    @rpc
     async def metadata(self) -> dict[str, Any]:
         return dict(current_call().metadata)
 
@@ -205,6 +209,27 @@ async def test_what_is_given_by_name(dialect: Dialect, autojump_clock: MockClock
     async with opened(dialect) as (_, connection):
         with pytest.raises(InvalidArgument, match="by position only"):
             await connection.call("add", 1, b=2)
+
+
+@ALL
+async def test_what_no_wire_carries(dialect: Dialect, autojump_clock: MockClock) -> None:
+    """It is told here, before anything is said, and as what it is."""
+    here, there = open_memory_transports(encoding="json")
+    with trio.fail_after(10):
+        async with open_connection(here, dialect=dialect) as connection:
+            service = connection.proxy(Service)
+            for context in (connection.context("context"), service.context()):
+                with pytest.raises(InvalidArgument, match="no contexts and no tasks"):
+                    async with context:
+                        raise AssertionError
+            async with trio.open_nursery() as nursery:
+                with pytest.raises(InvalidArgument, match="no contexts and no tasks"):
+                    await nursery.start(service.task)
+            with pytest.raises(InvalidArgument, match="no pings"):
+                await connection.ping()
+            assert not connection.endpoint.exchanges
+        with pytest.raises(ConnectionLost):
+            await there.receive()
 
 
 @ALL

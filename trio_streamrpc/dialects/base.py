@@ -112,6 +112,7 @@ class ForeignEndpoint(Endpoint, ABC):
     pings = False
     tells_limits = False
     announces = True
+    holds = False
 
     #: The credit that the other side is taken to have given for what this side uploads.
     upload_credit: ClassVar[int] = UNBOUNDED

@@ -64,6 +64,8 @@ class Session:
     announces = False
     #: Whether calls of callbacks are answered.
     answers_callbacks = True
+    #: Whether there are words for contexts and tasks.
+    holds = True
 
     def __init__(
         self,

@@ -215,6 +215,11 @@ class Caller:
         """Whether the other side answers the calls of its callbacks."""
         return self._endpoint.answers_callbacks
 
+    def check_holds(self, name: str) -> None:
+        """Raise :exc:`InvalidArgument` where contexts and tasks have no words."""
+        if not self._endpoint.holds:
+            raise InvalidArgument(f"{name}(): this wire carries no contexts and no tasks")
+
     def receive_upload(self, exchange: Exchange) -> Receiver:
         """Where the items of an upload of the other side arrive."""
         assert exchange.window is not None

@@ -20,6 +20,7 @@ from trio_streamrpc.errors import (
     Code,
     ConnectionLost,
     InternalError,
+    InvalidArgument,
     LocalProtocolError,
     ProtocolError,
     RemoteProtocolError,
@@ -186,10 +187,14 @@ class Connection(Face):
         it, and without any handler or interceptor. There is no limit to it but the connection's
         own: put a ``trio.fail_after`` around it.
 
-        Raises :exc:`ConnectionLost`, or what else has ended the connection.
+        Raises :exc:`ConnectionLost`, or what else has ended the connection, and
+        :exc:`InvalidArgument` on another system's wire, which has none.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
+        if not self.endpoint.pings:
+            await trio.lowlevel.checkpoint()
+            raise InvalidArgument("this wire carries no pings")
         if self._pings is None:
             self._pings = Pings(self)
         return await self._pings.ask()

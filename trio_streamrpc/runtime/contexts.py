@@ -56,6 +56,7 @@ class Held:
 
     async def open(self) -> None:
         """Make the call."""
+        self.caller.check_holds(self.name)
         self._receiver, self._root = await self.caller.open_receiver(
             self._request, ONE_ITEM, None, capacity=1
         )
