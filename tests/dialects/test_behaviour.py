@@ -75,6 +75,14 @@ class Service:
         return a + b
 
     @rpc
+    async def between(self, low: int, high: int = 9, step: int = 2) -> list[int]:
+        return [low, high, step]
+
+    @rpc
+    async def only_by_name(self, *, value: int) -> int:
+        return value
+
+    @rpc
     async def numbers(self) -> AsyncIterator[int]:
         try:
             while True:
@@ -209,6 +217,30 @@ async def test_what_is_given_by_name(dialect: Dialect, autojump_clock: MockClock
     async with opened(dialect) as (_, connection):
         with pytest.raises(InvalidArgument, match="by position only"):
             await connection.call("add", 1, b=2)
+
+
+@ALL
+async def test_what_is_given_by_name_to_a_typed_proxy(
+    dialect: Dialect, autojump_clock: MockClock
+) -> None:
+    """Its places are known, so that it travels by position where there are no names."""
+    async with opened(dialect) as (_, connection):
+        service = connection.proxy(Service)
+        assert await service.add(a=1, b=2) == 3
+        assert await service.add(1, b=2) == 3
+        async with service.few(count=2) as numbers:
+            assert await numbers.receive() == 0
+        assert await service.between(1, high=3) == [1, 3, 2]
+        if dialect is not signal:
+            # A default of the other side's is nothing that this one could put into its place.
+            with pytest.raises(InvalidArgument, match="by position only"):
+                await service.between(1, step=5)
+            with pytest.raises(InvalidArgument, match="by position only"):
+                await service.only_by_name(value=1)
+        with pytest.raises(TypeError, match="multiple values"):
+            await service.add(1, 2, a=1)  # type: ignore[misc]
+        with pytest.raises(TypeError, match="missing"):
+            await service.add(b=1)  # type: ignore[call-arg]
 
 
 @ALL

@@ -163,6 +163,17 @@ class MethodCodec:
         named = {name: self._encode_one(name, value, elsewhere) for name, value in kwargs.items()}
         return self._splice(places), self._splice(named) if named else None, references
 
+    def by_position(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The same arguments, with those by name in their places that follow without a gap."""
+        placed, named = list(args), dict(kwargs)
+        for parameter in self.positional[len(args) :]:
+            if parameter.name not in named or parameter.name not in self.named:
+                break
+            placed.append(named.pop(parameter.name))
+        return placed, named
+
     def _references(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Reference]:
         """The arguments that are no data; an optional one that is None is none (R19)."""
         if self.is_plain and not self.is_open:

@@ -113,6 +113,7 @@ class ForeignEndpoint(Endpoint, ABC):
     tells_limits = False
     announces = True
     holds = False
+    takes_names = False
 
     #: The credit that the other side is taken to have given for what this side uploads.
     upload_credit: ClassVar[int] = UNBOUNDED
@@ -306,8 +307,7 @@ class ForeignEndpoint(Endpoint, ABC):
             self.accesses[exchange.id] = access
         return exchange
 
-    #: What a call may have: arguments by name, and streams and callbacks among its arguments.
-    takes_names: ClassVar[bool] = False
+    #: What a call may have among its arguments.
     takes_streams: ClassVar[bool] = True
     takes_callbacks: ClassVar[bool] = True
 

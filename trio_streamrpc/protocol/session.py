@@ -66,6 +66,8 @@ class Session:
     answers_callbacks = True
     #: Whether there are words for contexts and tasks.
     holds = True
+    #: Whether a call may have arguments by name.
+    takes_names = True
 
     def __init__(
         self,

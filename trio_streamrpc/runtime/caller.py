@@ -211,6 +211,11 @@ class Caller:
         return exchange
 
     @property
+    def takes_names(self) -> bool:
+        """Whether a call may have arguments by name."""
+        return self._endpoint.takes_names
+
+    @property
     def answers_callbacks(self) -> bool:
         """Whether the other side answers the calls of its callbacks."""
         return self._endpoint.answers_callbacks

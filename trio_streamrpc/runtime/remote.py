@@ -295,6 +295,8 @@ class RemoteMethod:
     def _request(
         self, args: Args, kwargs: Kwargs, options: Options, nursery: trio.Nursery | None = None
     ) -> Request:
+        if kwargs and not self._caller.takes_names:
+            args, kwargs = self._codec.by_position(args, kwargs)
         packed, named, references = self._codec.encode_arguments(args, kwargs)
         attached = None
         if references:
