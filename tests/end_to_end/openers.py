@@ -12,9 +12,10 @@ import cattrs
 from tests.addresses import KINDS, address
 from tests.end_to_end.network import serving
 from trio_streamrpc import Connection, Limits, connect
+from trio_streamrpc.dialects import Dialect, native
 from trio_streamrpc.testing import open_pair
 
-__all__ = ["OPENERS", "Opener", "pattern"]
+__all__ = ["OPENERS", "Opener", "over_a_socket", "over_memory", "pattern"]
 
 Opener = Callable[..., AbstractAsyncContextManager[Connection]]
 
@@ -27,9 +28,15 @@ async def over_memory(
     limits: Limits | None = None,
     metadata: Any = None,
     converter: cattrs.Converter | None = None,
+    dialect: Dialect | None = None,
 ) -> AsyncIterator[Connection]:
     async with open_pair(
-        service, encoding=encoding, limits=limits, metadata=metadata, converter=converter
+        service,
+        encoding=encoding,
+        limits=limits,
+        metadata=metadata,
+        converter=converter,
+        dialect=dialect,
     ) as connection:
         yield connection
 
@@ -43,13 +50,20 @@ async def over_a_socket(
     limits: Limits | None = None,
     metadata: Any = None,
     converter: cattrs.Converter | None = None,
+    dialect: Dialect | None = None,
 ) -> AsyncIterator[Connection]:
     both: dict[str, Any] = {"limits": limits, "converter": converter}
+    served = (native,) if dialect is None else (dialect,)
     with address(kind) as (url, server_options, options):
         async with (
-            serving(service, url, **both, **server_options) as server,
+            serving(service, url, dialects=served, **both, **server_options) as server,
             connect(
-                server.url, encoding=encoding, metadata=metadata, **both, **options
+                server.url,
+                encoding=encoding,
+                metadata=metadata,
+                dialect=dialect,
+                **both,
+                **options,
             ) as connection,
         ):
             yield connection
