@@ -273,7 +273,9 @@ class Caller:
                 pending.wake()
 
     def add_stream(self, upload: Upload) -> None:
-        """A stream of this side's that goes with no call."""
+        """A stream of this side's that goes with no call; there is a place for it."""
+        # Its final frame frees one, as any upload's does.
+        self.places.uploads.acquire_nowait()
         self.uploads[upload.id] = upload
 
     def upload_ended(self, id: int) -> None:
