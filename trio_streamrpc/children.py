@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import cattrs
+import trio
 
 from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
@@ -16,7 +17,8 @@ from trio_streamrpc.dialects.base import Dialect, Native, other
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
-from trio_streamrpc.transports.processes import open_child, standard_streams
+from trio_streamrpc.transports.base import Transport
+from trio_streamrpc.transports.processes import lines_of_child, open_child, standard_streams
 
 __all__ = ["connect_parent", "connect_process"]
 
@@ -39,8 +41,9 @@ async def connect_process(
 
     ``command`` is the program and its arguments: ``["node", "child.js"]``; ``cwd`` and ``env`` are
     those of :class:`subprocess.Popen`. What it writes to its standard error goes where this
-    process's goes. With a ``dialect`` there is a message to a line, and without one this protocol's
-    own, which :func:`connect_parent` speaks on the other side.
+    process's goes. With a ``dialect`` there is a message to a line, and what it prints besides goes
+    there as well. Without one this protocol's own is spoken, as :func:`connect_parent` does on the
+    other side.
 
     The other arguments are those of :func:`connect`. When the block ends the connection is closed
     and the process terminated; it is killed if it has not ended ``limits.close_timeout`` seconds
@@ -54,11 +57,13 @@ async def connect_process(
     if serving is not None:
         MethodTable.of(serving)
     checked(interceptors)
-    other(dialect)
-    async with (
-        open_child(command, grace=limits.close_timeout, cwd=cwd, env=env) as stream,
-        open_connection(
-            stream,
+    foreign = other(dialect)
+    async with open_child(command, grace=limits.close_timeout, cwd=cwd, env=env) as stream:
+        transport: trio.abc.Stream | Transport = stream
+        if foreign is not None:
+            transport = lines_of_child(stream, remote=str(command[0]), limits=limits)
+        async with open_connection(
+            transport,
             dialect=dialect,
             serving=serving,
             limits=limits,
@@ -66,9 +71,8 @@ async def connect_process(
             metadata=metadata,
             converter=converter,
             mask_errors=mask_errors,
-        ) as connection,
-    ):
-        yield connection
+        ) as connection:
+            yield connection
 
 
 @asynccontextmanager

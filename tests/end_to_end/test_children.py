@@ -87,6 +87,51 @@ async def test_both_roles(dialect: object, child: Path, capfd: pytest.CaptureFix
     assert "the ticks have ended" in said
 
 
+CHATTY = """
+import json, sys
+
+print("a banner", flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    for number in range(1000):
+        print("log", number, asked["id"])
+    print(json.dumps({"t": "r", "id": asked["id"], "v": 5}), flush=True)
+"""
+
+
+async def test_one_that_logs_to_its_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    """As JavaScript's console does: what is no record goes where the standard error goes."""
+    with trio.fail_after(20):
+        async with connect_process([sys.executable, "-c", CHATTY], dialect=kkrpc) as connection:
+            for _ in range(3):
+                assert await connection.call("add", 2, 3) == 5
+            assert connection.endpoint.budget.left == connection.limits.violation_budget
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("a banner\nlog 0 c-1\n")
+    assert err.count("log ") == 3000
+
+
+LEAVING = """
+import sys, time
+
+sys.stdin.read()
+time.sleep(0.3)
+print("all is put away", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("dialect", [kkrpc, kkrpc_classic], ids=repr)
+async def test_one_that_has_something_to_put_away(
+    dialect: Dialect, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The end of its input tells it that it is over; it is terminated if it does not end then."""
+    with trio.fail_after(20):
+        async with connect_process([sys.executable, "-c", LEAVING], dialect=dialect):
+            pass
+    assert capfd.readouterr().err == "all is put away\n"
+
+
 async def test_one_that_ends(tmp_path: Path) -> None:
     with trio.fail_after(20):
         async with connect_process([sys.executable, "-c", ""], dialect=kkrpc) as connection:

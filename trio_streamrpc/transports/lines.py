@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from trio_streamrpc.errors import ConnectionLost
@@ -19,12 +21,24 @@ RECEIVE_BYTES = 64 * 1024
 
 
 class LineTransport(Transport):
-    """One message to a line, over any stream; empty lines are nothing."""
+    """One message to a line, over any stream; empty lines are nothing.
+
+    Where there is a ``stray``, it gets the lines that are no JSON object, and so no message of
+    anybody's.
+    """
 
     encoding: Encoding = "json"
 
-    def __init__(self, stream: trio.abc.Stream, *, remote: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        *,
+        remote: str,
+        limits: Limits,
+        stray: Callable[[bytes], None] | None = None,
+    ) -> None:
         self._stream = stream
+        self._stray = stray
         self._close_timeout = limits.close_timeout
         self._max_bytes = limits.max_message_bytes
         self.remote = remote
@@ -66,6 +80,8 @@ class LineTransport(Transport):
             line = self._next_line()
             if line is None:
                 await self._receive_more()
+            elif self._stray is not None and not line.lstrip().startswith(b"{"):
+                self._stray(line)
             elif line.strip():
                 await trio.lowlevel.checkpoint()
                 return self._text(line)

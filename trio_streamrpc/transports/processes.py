@@ -12,14 +12,17 @@ from typing import Any
 import trio
 
 from trio_streamrpc.errors import Unavailable
+from trio_streamrpc.limits import Limits
+from trio_streamrpc.transports.lines import LineTransport
+from trio_streamrpc.transports.sockets import OrderlyStream
 
-__all__ = ["open_child", "standard_streams"]
+__all__ = ["lines_of_child", "open_child", "standard_streams"]
 
 
 @asynccontextmanager
 async def open_child(
     command: Sequence[str], *, grace: float, **options: Any
-) -> AsyncIterator[trio.abc.Stream]:
+) -> AsyncIterator[trio.abc.HalfCloseableStream]:
     """Start a process; gives a stream of its standard input and output.
 
     When the block ends it is terminated, and killed if it has not ended ``grace`` seconds later.
@@ -40,6 +43,19 @@ async def open_child(
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
             await _end(process, grace)
+
+
+def lines_of_child(
+    stream: trio.abc.HalfCloseableStream, *, remote: str, limits: Limits
+) -> LineTransport:
+    """Its messages, one to a line; what else it prints goes to this process's standard error."""
+    orderly = OrderlyStream(stream)
+    return LineTransport(orderly, remote=remote, limits=limits, stray=_pass_through)
+
+
+def _pass_through(line: bytes) -> None:
+    if sys.stderr is not None and line.strip():
+        sys.stderr.write(f"{line.decode(errors='replace')}\n")
 
 
 async def _end(process: trio.Process, grace: float) -> None:
