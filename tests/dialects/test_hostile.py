@@ -27,7 +27,7 @@ from trio_streamrpc import (
 )
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.dialects import Dialect, kkrpc, kkrpc_classic, signal
-from trio_streamrpc.dialects.base import ForeignEndpoint
+from trio_streamrpc.dialects.foreign import ForeignEndpoint
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.protocol.frames import Call
 from trio_streamrpc.testing import open_pair

@@ -7,7 +7,8 @@ from typing import Any
 
 import trio
 
-from trio_streamrpc.dialects.base import NOT_SPOKEN, Dialect, Native
+from trio_streamrpc.dialects.base import Dialect, Native
+from trio_streamrpc.dialects.foreign import NOT_SPOKEN
 from trio_streamrpc.errors import RemoteProtocolError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol import reactions

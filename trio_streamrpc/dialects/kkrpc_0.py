@@ -10,23 +10,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from trio_streamrpc.dialects import superjson
-from trio_streamrpc.dialects.base import (
+from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.foreign import (
     A_STREAM,
     NO_STREAM,
     UNBOUNDED,
     UNDECODABLE,
-    Dialect,
-    ForeignEndpoint,
     Malformed,
     Opening,
 )
-from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.kkrpc import NULL, KkrpcWire
 from trio_streamrpc.dialects.kkrpc_0_records import (
     NO_FUNCTION,
     REQUESTS,
@@ -39,7 +40,7 @@ from trio_streamrpc.dialects.kkrpc_0_records import (
     with_array,
     without_arrays,
 )
-from trio_streamrpc.dialects.requests import Asked, fill_access, refused, shown
+from trio_streamrpc.dialects.requests import Asked, refused
 from trio_streamrpc.errors import Code
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.endpoint import Side
@@ -52,8 +53,6 @@ from trio_streamrpc.protocol.frames import (
     ErrorInfo,
     Frame,
     Ref,
-    Result,
-    WindowInfo,
 )
 
 if TYPE_CHECKING:
@@ -74,21 +73,20 @@ _list = msgspec.json.Decoder(list[Raw]).decode
 _any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-NULL = Raw(b"null")
-
 #: Results in which there is nothing to be looked for.
 PLAIN = (int, float, str, bool, None, Any)
 
 
-class KkrpcClassicEndpoint(ForeignEndpoint):
+class KkrpcClassicEndpoint(KkrpcWire):
     """One side of a connection that speaks kkrpc 0.x.
 
     The accepting side answers in the version of what it has last been sent.
     """
 
     grants = False
-    answers_callbacks = False
     takes_streams = False
+    #: How far a stream runs ahead is bounded by what waits to be written.
+    first_credit = UNBOUNDED
 
     def __init__(
         self,
@@ -140,26 +138,14 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
         return read_record(text)
 
     def _read_request(self, record: Record) -> list[Frame]:
-        if not record.id or record.id in self.requests:
-            raise Malformed("a request without an id, or with one that is taken")
-        id = self.next_id()
-        op = "call" if record.type == "request" else record.type
-        name = record.method if op == "call" else ".".join(record.path or ())
-        asked = Asked(record.id, shown(name), op)
-        call = self.family.call(id, 0, name)
-        if op == "call":
-            self._read_arguments(record, call, asked)
-            if self.streams(name):
-                # How far it runs ahead is bounded by what waits to be written.
-                call.window = WindowInfo(UNBOUNDED, UNBOUNDED)
-        elif op == "construct":
-            asked.refusal = (
-                "'construct' is not served here: there are calls, and properties to get and set"
-            )
-            call.method = ""
-        else:
-            fill_access(self.table, call, asked, record.value or NULL)
-        self.requests.add(id, asked)
+        is_call = record.type == "request"
+        call = self._read_asked(
+            record.id,
+            record.method if is_call else ".".join(record.path or ()),
+            "call" if is_call else record.type,
+            record.value or NULL,
+            partial(self._read_arguments, record),
+        )
         return [call]
 
     def _read_arguments(self, record: Record, call: Call, asked: Asked) -> None:
@@ -219,16 +205,7 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
             raise Malformed(str(error)[:100]) from None
 
     def _read_callback(self, record: Record) -> list[Frame]:
-        target = self.own(record.method)
-        if target not in self.objects:
-            return self.late(record.method)
-        asked = self.asked_callback()
-        if asked is None:
-            return []
-        call = self.family.call(self.next_id(), target)
-        self._read_arguments(record, call, asked)
-        self.requests.add(call.id, asked)
-        return [call]
+        return self._read_called(record.method, partial(self._read_arguments, record))
 
     def _read_chunk(self, record: Record) -> list[Frame]:
         id = self.own(record.id)
@@ -291,16 +268,11 @@ class KkrpcClassicEndpoint(ForeignEndpoint):
             return self._record(wire_id, "set", {}, path=path, value=given[0])
         return self._record(wire_id, "request", given, method=call.method, **more)
 
-    def _write_result(self, result: Result) -> str | None:
-        asked = self.requests.end(result.id)
-        if asked is None or asked.op == "callback":
-            return None
-        if asked.op == "set":
-            return self._record(asked.wire_id, "response", {"result": True})
-        if self.gives_nothing(asked.name):
+    def _answered(self, asked: Asked, value: Raw | None) -> str:
+        if value is None:
             return self._record(asked.wire_id, "response", {})
-        value, dates = self._value(asked.name, result.value, "result")
-        return self._record(asked.wire_id, "response", {"result": value}, dates)
+        told, dates = self._value(asked.name, value, "result")
+        return self._record(asked.wire_id, "response", {"result": told}, dates)
 
     def _value(self, name: str, raw: Raw, key: str) -> tuple[Any, list[superjson.Path]]:
         """A result or an item as this version has it: its bytes, or where its dates are."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from trio_streamrpc.dialects.base import MAX_ID
 from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.foreign import MAX_ID
 from trio_streamrpc.dialects.superjson import Path
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo

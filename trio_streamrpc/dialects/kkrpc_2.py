@@ -7,27 +7,26 @@ stream's final frame, so that it is written when the handler's ``finally`` has r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
 
-from trio_streamrpc.dialects.base import (
+from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.foreign import (
     A_STREAM,
     MAX_ID,
     NO_STREAM,
-    UNBOUNDED,
     UNDECODABLE,
-    Dialect,
-    ForeignEndpoint,
     Malformed,
     Opening,
 )
-from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.kkrpc import NULL, KkrpcWire
 from trio_streamrpc.dialects.kkrpc_2_records import (
     ARGUMENT,
     NO_FUNCTION,
-    NULL,
     STREAM,
     Record,
     error_fields,
@@ -36,9 +35,9 @@ from trio_streamrpc.dialects.kkrpc_2_records import (
     read_record,
     stream_error,
     stream_in,
-    stream_mark,
 )
-from trio_streamrpc.dialects.requests import Asked, fill_access, refused, shown
+from trio_streamrpc.dialects.kkrpc_2_streams import Streams
+from trio_streamrpc.dialects.requests import Asked, refused
 from trio_streamrpc.errors import Code
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.endpoint import Side
@@ -53,8 +52,6 @@ from trio_streamrpc.protocol.frames import (
     Grant,
     Kind,
     Ref,
-    Result,
-    WindowInfo,
     is_absent,
 )
 
@@ -68,33 +65,15 @@ WINDOW = 32
 REPLENISH = 16
 
 
-class Produced(Struct):
-    """A stream of this side's: of a call that it serves, or of an argument that it uploads."""
-
-    sid: str
-    #: The ids of the controls that wait to be acknowledged.
-    controls: list[str]
-
-
-class Consumed(Struct):
-    """A stream of the other side's."""
-
-    sid: str
-    #: How it was asked to end, and the id of that, by which it is acknowledged.
-    left: Literal["", "return", "throw"] = ""
-    control: str = ""
-
-
 _map = msgspec.json.Decoder(dict[str, Raw]).decode
 _list = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class KkrpcEndpoint(ForeignEndpoint):
+class KkrpcEndpoint(KkrpcWire):
     """One side of a connection that speaks kkrpc 2."""
 
     grants_first = True
-    answers_callbacks = False
     upload_credit = 0
 
     def __init__(
@@ -106,12 +85,9 @@ class KkrpcEndpoint(ForeignEndpoint):
         table: Mapping[str, Method] | None = None,
     ) -> None:
         super().__init__(side, limits=limits, metadata=metadata, table=table)
-        self._produced: dict[int, Produced] = {}
-        self._consumed: dict[int, Consumed] = {}
-        self._consumed_ids: dict[str, int] = {}
+        self._streams = Streams(self.prefix)
         #: Cancels of streams that are not known yet by their ids.
         self._waiting_cancels: dict[int, Cancel] = {}
-        self._last_record = 0
         self._readers = {
             "q": self._read_request,
             "r": self._read_response,
@@ -132,29 +108,15 @@ class KkrpcEndpoint(ForeignEndpoint):
         return self._readers[record.t](record)
 
     def _read_request(self, record: Record) -> list[Frame]:
-        if not record.id or record.id in self.requests:
-            raise Malformed("a request without an id, or with one that is taken")
-        id = self.next_id()
-        name = ".".join(record.p)
-        asked = Asked(record.id, shown(name), record.op)
-        call = self.family.call(id, 0, name)
+        call = self._read_asked(
+            record.id,
+            ".".join(record.p),
+            record.op,
+            record.v or NULL,
+            partial(self._read_arguments, record.a),
+        )
         if not is_absent(meta := record.meta or NULL):
             call.metadata = meta
-        if record.op == "call":
-            self._read_arguments(record.a, call, asked)
-            if self.streams(name):
-                call.window = WindowInfo(0, UNBOUNDED)
-        elif record.op in ("get", "set"):
-            fill_access(self.table, call, asked, record.v or NULL)
-        else:
-            known = record.op in ("new", "ref")
-            asked.refusal = (
-                f"{record.op!r} is not served here: there are calls, and properties to get and set"
-                if known
-                else f"unknown operation {record.op[:20]!r}"
-            )
-            call.method = ""
-        self.requests.add(id, asked)
         return [call]
 
     def _read_arguments(self, given: list[Raw], call: Call, asked: Asked) -> None:
@@ -172,7 +134,7 @@ class KkrpcEndpoint(ForeignEndpoint):
             # Nothing is kept of what came with it.
             for ref in refs:
                 if ref.type == "stream":
-                    self._consumed_end(ref.id)
+                    self._streams.end_consumed(ref.id)
                 else:
                     del self.requests.callbacks[ref.id]
             raise
@@ -193,10 +155,10 @@ class KkrpcEndpoint(ForeignEndpoint):
         sid = stream_in(value)
         if sid is None:
             return value, None
-        if sid in self._consumed_ids:
+        if self._streams.consumed_id(sid) is not None:
             raise Malformed("a stream that is there already")
         id = self.next_id()
-        self._consume(id, sid)
+        self._streams.consume(id, sid)
         return NULL, Ref(place, "stream", id)
 
     def _read_callback_argument(self, fields: dict[str, Raw], place: int, asked: Asked) -> Ref:
@@ -207,26 +169,24 @@ class KkrpcEndpoint(ForeignEndpoint):
         self.requests.add_callback(asked, id, wire_id)
         return Ref(place, "object", id)
 
-    def _consume(self, id: int, sid: str) -> None:
-        self._consumed[id] = Consumed(sid)
-        self._consumed_ids[sid] = id
-
     def _read_response(self, record: Record) -> list[Frame]:
         id = self.own(record.id)
         value = record.v or NULL
         sid = stream_in(value)
+        if sid is not None and self._streams.consumed_id(sid) is not None:
+            sid = None
         if self.exchanges.get(id) is None:
             # Answered already, or waited for by nobody, if it was ever asked.
-            if sid is not None and self.was_own(record.id) and sid not in self._consumed_ids:
-                self.reply(self._control(sid, "return"))
+            if sid is not None and self.was_own(record.id):
+                self.reply(self._streams.control(sid, "return"))
             return self.late(record.id)
-        if id in self._consumed:
+        if id in self._streams.consumed:
             raise Malformed("a second answer to a call")
         was_stream = self.exchanges[id].window is not None
         if record.e is not UNSET:
             self._forget_waiting(id)
             return [self.family.error(id, error_in(record.e))]
-        if sid is not None and sid not in self._consumed_ids:
+        if sid is not None:
             return self._read_stream(id, sid, expected=was_stream)
         if was_stream:
             self._forget_waiting(id)
@@ -236,9 +196,9 @@ class KkrpcEndpoint(ForeignEndpoint):
 
     def _read_stream(self, id: int, sid: str, *, expected: bool) -> list[Frame]:
         if not expected:
-            self.reply(self._control(sid, "return"))
+            self.reply(self._streams.control(sid, "return"))
             return [self.family.error(id, ErrorInfo(Code.INVALID_ARGUMENT.value, "", A_STREAM))]
-        self._consume(id, sid)
+        self._streams.consume(id, sid)
         self.announced(id)
         cancel = self._waiting_cancels.pop(id, None)
         if cancel is not None:
@@ -250,18 +210,7 @@ class KkrpcEndpoint(ForeignEndpoint):
         self.accesses.pop(id, None)
 
     def _read_callback(self, record: Record) -> list[Frame]:
-        target = self.own(record.id)
-        if target not in self.objects:
-            # It has ended with its call.
-            return self.late(record.id)
-        asked = self.asked_callback()
-        if asked is None:
-            return []
-        id = self.next_id()
-        call = self.family.call(id, target)
-        self._read_arguments(record.a, call, asked)
-        self.requests.add(id, asked)
-        return [call]
+        return self._read_called(record.id, partial(self._read_arguments, record.a))
 
     def _read_release(self, record: Record) -> list[Frame]:
         # What was passed with a call is released when that ends.
@@ -269,7 +218,7 @@ class KkrpcEndpoint(ForeignEndpoint):
 
     def _read_control(self, record: Record) -> list[Frame]:
         id = self.own(record.sid)
-        produced = self._produced.get(id)
+        produced = self._streams.produced.get(id)
         if record.op == "pull":
             if produced is None:
                 return self.late(record.sid)
@@ -280,40 +229,36 @@ class KkrpcEndpoint(ForeignEndpoint):
             if not self.was_own(record.sid):
                 raise Malformed("a control of no stream")
             # It crossed the end of its stream, and is waited for.
-            self.reply(_encode({"t": "sr", "id": record.id, "sid": record.sid, "d": True}).decode())
+            self.reply(self._streams.acknowledgement(record.id, record.sid, d=True))
             return []
-        if len(produced.controls) >= MAX_CONTROLS:
+        if not produced.ask(record.id):
             raise Malformed("a stream that is asked to end, and again")
-        produced.controls.append(record.id)
         if record.op == "return":
             return [self.family.cancel(id, "close")]
         return [self.family.cancel(id, "abort")]
 
     def _read_item(self, record: Record) -> list[Frame]:
-        id = self._consumed_ids.get(record.sid)
+        streams = self._streams
+        id = streams.consumed_id(record.sid)
         if id is None:
             if record.d or record.e is not UNSET:
                 # An acknowledgement that crossed the end.
                 return []
             raise Malformed("an item of no stream")
         if record.e is not UNSET:
-            self._consumed_end(id)
+            streams.end_consumed(id)
             return [self.family.error(id, error_in(record.e))]
-        consumed = self._consumed[id]
-        acknowledges = consumed.left and record.id == consumed.control
-        if record.d or (acknowledges and consumed.left == "return"):
-            self._consumed_end(id)
+        consumed = streams.consumed[id]
+        is_answer = consumed.is_answered_by(record.id)
+        if record.d or (is_answer and consumed.left == "return"):
+            streams.end_consumed(id)
             return [self.family.end(id)]
-        if acknowledges:
+        if is_answer:
             # It has caught what was thrown in, and goes on.
-            self.reply(self._leave(consumed, "return"))
+            self.reply(streams.leave(consumed, "return"))
             return []
         value = record.v or NULL
         return [self.family.chunk(id, [value], len(value))]
-
-    def _consumed_end(self, id: int) -> None:
-        consumed = self._consumed.pop(id)
-        del self._consumed_ids[consumed.sid]
 
     # --- writing
 
@@ -354,67 +299,45 @@ class KkrpcEndpoint(ForeignEndpoint):
         wire_id = f"{self.prefix}{ref.id}"
         if ref.type == "object":
             return {"__kkrpc_next_arg__": "callback", "id": wire_id}
-        self._produced[ref.id] = Produced(wire_id, [])
-        return {"__kkrpc_next_arg__": "value", "v": stream_mark(wire_id)}
+        return {"__kkrpc_next_arg__": "value", "v": self._streams.produce(ref.id)}
 
-    def _write_result(self, result: Result) -> str | None:
-        asked = self.requests.end(result.id)
-        if asked is None or asked.op == "callback":
-            return None
-        record: dict[str, Any] = {"t": "r", "id": asked.wire_id}
-        if asked.op == "set":
-            record["v"] = True
-        elif not self.gives_nothing(asked.name):
-            record["v"] = result.value
-        return _encode(record).decode()
+    def _answered(self, asked: Asked, value: Raw | None) -> str:
+        record = {"t": "r", "id": asked.wire_id}
+        return _encode(record if value is None else {**record, "v": value}).decode()
 
     def _write_error(self, frame: Error) -> str | None:
         asked = self.requests.end(frame.id)
-        produced = self._produced.pop(frame.id, None)
-        info = frame.error
-        if produced is not None:
-            record = {"t": "sr", "id": "", "sid": produced.sid, "e": stream_error(info)}
-            return self._final(produced, record)
+        if frame.id in self._streams.produced:
+            return self._final(frame.id, e=stream_error(frame.error))
         if asked is None or asked.op == "callback":
             return None
-        words = refused(asked, info, "{}" + NO_FUNCTION)
-        error = error_fields(info) if words is None else {"n": "Error", "m": words}
+        words = refused(asked, frame.error, "{}" + NO_FUNCTION)
+        error = error_fields(frame.error) if words is None else {"n": "Error", "m": words}
         return _encode({"t": "r", "id": asked.wire_id, "e": error}).decode()
 
     def _write_opening(self, frame: Opening) -> str | None:
         asked = self.requests.get(frame.id)
         if asked is None or frame.id not in self.exchanges:
             return None
-        sid = f"{self.prefix}{frame.id}"
-        self._produced[frame.id] = Produced(sid, [])
-        return _encode({"t": "r", "id": asked.wire_id, "v": stream_mark(sid)}).decode()
+        mark = self._streams.produce(frame.id)
+        return _encode({"t": "r", "id": asked.wire_id, "v": mark}).decode()
 
     def _write_chunk(self, chunk: Chunk) -> str | None:
-        produced = self._produced.get(chunk.id)
-        if produced is None:
-            return None
-        record = {
-            "t": "sr", "id": self._record_id(), "sid": produced.sid, "d": False,
-            "v": chunk.items[0],
-        }  # fmt: skip
-        return _encode(record).decode()
+        return self._streams.item(chunk.id, chunk.items[0])
 
     def _write_end(self, frame: End) -> str | None:
         self.requests.end(frame.id)
-        produced = self._produced.pop(frame.id, None)
-        if produced is None:
-            return None
-        return self._final(produced, {"t": "sr", "id": "", "sid": produced.sid, "d": True})
+        return self._final(frame.id, d=True)
 
-    def _final(self, produced: Produced, record: dict[str, Any]) -> str:
+    def _final(self, id: int, **how: Any) -> str | None:
         """The last record of a stream: who has asked for it is acknowledged by it."""
-        first, *others = produced.controls or [self._record_id()]
-        for each in others:
-            self.reply(_encode({**record, "id": each}).decode())
-        return _encode({**record, "id": first}).decode()
+        words = self._streams.final(id, **how)
+        for each in words[1:]:
+            self.reply(each)
+        return words[0] if words else None
 
     def _write_cancel(self, cancel: Cancel) -> str | None:
-        consumed = self._consumed.get(cancel.id)
+        consumed = self._streams.consumed.get(cancel.id)
         if consumed is None:
             if not self.abandoned(cancel.id) and cancel.id in self.exchanges:
                 self._waiting_cancels[cancel.id] = cancel
@@ -422,15 +345,11 @@ class KkrpcEndpoint(ForeignEndpoint):
         if consumed.left:
             return None
         if cancel.error is None:
-            return self._leave(consumed, "return")
-        return self._leave(consumed, "throw", v=error_fields(cancel.error))
-
-    def _leave(self, consumed: Consumed, op: Literal["return", "throw"], **more: Any) -> str:
-        consumed.left, consumed.control = op, self._record_id()
-        return self._control(consumed.sid, op, consumed.control, **more)
+            return self._streams.leave(consumed, "return")
+        return self._streams.leave(consumed, "throw", v=error_fields(cancel.error))
 
     def _write_grant(self, grant: Grant) -> str | None:
-        consumed = self._consumed.get(grant.id)
+        consumed = self._streams.consumed.get(grant.id)
         if consumed is None or grant.items == 0:
             return None
         # As much at a time as its own consumers ask for, once they have begun.
@@ -440,15 +359,7 @@ class KkrpcEndpoint(ForeignEndpoint):
         amount = min(grant.items, REPLENISH) if begun else grant.items
         if amount < grant.items:
             self.outbox.add_grant(grant.id, grant.items - amount, 0)
-        return self._control(consumed.sid, "pull", n=amount)
-
-    def _control(self, sid: str, op: str, id: str = "", **more: Any) -> str:
-        record = {"t": "sq", "id": id or self._record_id(), "sid": sid, "op": op, **more}
-        return _encode(record).decode()
-
-    def _record_id(self) -> str:
-        self._last_record += 1
-        return f"{self.prefix}r{self._last_record}"
+        return self._streams.control(consumed.sid, "pull", n=amount)
 
 
 class Kkrpc(Dialect):
@@ -473,7 +384,3 @@ class Kkrpc(Dialect):
         table: Mapping[str, Method] | None = None,
     ) -> KkrpcEndpoint:
         return KkrpcEndpoint(side, limits=limits, metadata=metadata, table=table)
-
-
-#: How often a stream may be asked to end.
-MAX_CONTROLS = 4

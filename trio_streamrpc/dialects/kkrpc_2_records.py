@@ -7,15 +7,14 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from trio_streamrpc.dialects.base import MAX_ID, UNBOUNDED, Malformed
 from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.foreign import MAX_ID, UNBOUNDED, Malformed
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo
 
 __all__ = [
     "ARGUMENT",
     "NO_FUNCTION",
-    "NULL",
     "STREAM",
     "Record",
     "error_fields",
@@ -55,8 +54,6 @@ class Record(Struct):
 
 read_record = msgspec.json.Decoder(Record).decode
 _map = msgspec.json.Decoder(dict[str, Raw]).decode
-
-NULL = Raw(b"null")
 
 #: How it is told that there is no such method.
 NO_FUNCTION = " is not a function"

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from trio_streamrpc.dialects.base import (
+from trio_streamrpc.dialects.base import Dialect
+from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.foreign import (
     NO_STREAM,
     UNBOUNDED,
     UNDECODABLE,
-    Dialect,
     ForeignEndpoint,
     Malformed,
     Opening,
 )
-from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
 from trio_streamrpc.dialects.requests import Asked, refused, shown
 from trio_streamrpc.dialects.signal_streams import (
     OVERFLOW,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import trio
 from msgspec import Meta, Raw, Struct
 
-from trio_streamrpc.dialects.base import MAX_ID
+from trio_streamrpc.dialects.foreign import MAX_ID
 from trio_streamrpc.errors import RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.protocol.frames import Error
