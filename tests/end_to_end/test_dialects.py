@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -214,12 +215,44 @@ async def test_a_kkrpc_server_cleans_up_before_the_block_is_left() -> None:
 
 
 @nodes.needs_node
-async def test_a_node_child() -> None:
-    """The same records over standard input and output, one to a line."""
-    child = ["node", str(nodes.SCRIPTS / "kkrpc.js")]
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("error", [False, True])
+async def test_a_generator_that_does_not_want_to_be_closed(error: bool) -> None:
+    """It is asked until it is, and nobody waits for more than that."""
     with trio.fail_after(30):
-        async with connect_process(child, dialect=kkrpc) as connection:
-            for name in ("unary", "error", "stream", "break_early", "callback", "upload", "get"):
+        async with nodes.served("kkrpc.js") as url, connect(url, dialect=kkrpc) as connection:
+            with contextlib.suppress(ZeroDivisionError):
+                async with connection.stream("stubborn") as stream:
+                    assert await stream.receive() == 0
+                    if error:
+                        raise ZeroDivisionError
+            assert await connection.call("ended") == 1
+
+
+@nodes.needs_node
+@pytest.mark.parametrize(
+    ("script", "dialect", "names"),
+    [
+        (
+            "kkrpc.js",
+            kkrpc,
+            ("unary", "error", "stream", "break_early", "callback", "upload", "get"),
+        ),
+        (
+            "kkrpc_classic.js",
+            kkrpc_classic,
+            ("unary", "error", "stream", "break_early", "callback", "get"),
+        ),
+        ("signal.js", signal, ("unary", "error", "stream", "values")),
+    ],
+    ids=["kkrpc", "classic", "signal"],
+)
+async def test_a_node_child(script: str, dialect: Dialect, names: tuple[str, ...]) -> None:
+    """The same messages over standard input and output, one to a line."""
+    child = ["node", str(nodes.SCRIPTS / script), "child"]
+    with trio.fail_after(30):
+        async with connect_process(child, dialect=dialect) as connection:
+            for name in names:
                 recorded = conversation("kkrpc-2.1", name)["outcome"]
                 assert await outcome(PROGRAMS[name], connection) == recorded, name
 

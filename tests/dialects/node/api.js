@@ -39,6 +39,20 @@ function makeApi() {
         state.ended += 1;
       }
     },
+    // It catches what is thrown in and goes on, and is not done when it is closed.
+    async *stubborn() {
+      try {
+        for (let number = 0; ; number++) {
+          try {
+            yield number;
+          } catch {}
+          await sleep(1);
+        }
+      } finally {
+        state.ended += 1;
+        yield "in its finally";
+      }
+    },
     ended: () => state.ended,
     async sum(xs) {
       let total = 0;

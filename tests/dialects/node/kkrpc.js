@@ -1,9 +1,9 @@
-// kkrpc 2, by hand: node kkrpc.js client <url> | node kkrpc.js server
+// kkrpc 2, by hand.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
-const readline = require("node:readline");
-const { collected, find, isStream, makeApi, report, sleep } = require("./api.js");
+const { collected, find, isStream } = require("./api.js");
+const { run } = require("./ends.js");
 
 const WINDOW = 32;
 const REPLENISH = 16;
@@ -11,8 +11,8 @@ const STREAM = "__kkrpc_next_stream__";
 const ARGUMENT = "__kkrpc_next_arg__";
 
 class Channel {
-  constructor(send, api) {
-    this.send = (record) => send(JSON.stringify(record));
+  constructor(socket, api) {
+    this.send = (record) => socket.send(JSON.stringify(record));
     this.api = api;
     this.calls = new Map();
     this.callbacks = new Map();
@@ -136,7 +136,7 @@ class Channel {
     stream.pumping = false;
   }
 
-  async control({ id, sid, op, n }) {
+  async control({ id, sid, op, n, v }) {
     const stream = this.produced.get(sid);
     if (op === "pull") {
       if (stream === undefined) return;
@@ -144,9 +144,16 @@ class Channel {
       this.pump(sid, stream);
       return;
     }
-    this.produced.delete(sid);
-    await stream?.iterator.return?.();
-    this.send({ t: "sr", id, sid, d: true });
+    if (op === "return") this.produced.delete(sid);
+    try {
+      // A generator that catches what is thrown in, or yields in its finally, is not done.
+      const { done, value } = (await stream?.iterator[op]?.(v)) ?? { done: true };
+      if (done) this.produced.delete(sid);
+      this.send({ t: "sr", id, sid, d: done, v: value });
+    } catch (error) {
+      this.produced.delete(sid);
+      this.send({ t: "sr", id, sid, e: { n: "Error", m: String(error) } });
+    }
   }
 
   // --- records
@@ -264,23 +271,4 @@ function programs(channel) {
   };
 }
 
-const [role, url] = process.argv.slice(2);
-if (role === "client") {
-  const { WebSocket } = require("ws");
-  const socket = new WebSocket(url);
-  const channel = new Channel((text) => socket.send(text), {});
-  socket.on("message", (data) => channel.receive(data.toString()));
-  socket.on("open", () => report(programs(channel)));
-} else if (role === "server") {
-  const { WebSocketServer } = require("ws");
-  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
-  server.on("connection", (socket) => {
-    const channel = new Channel((text) => socket.send(text), makeApi());
-    socket.on("message", (data) => channel.receive(data.toString()));
-  });
-  server.on("listening", () => console.log(server.address().port));
-} else {
-  // A child, with a record to a line.
-  const channel = new Channel((text) => process.stdout.write(text + "\n"), makeApi());
-  readline.createInterface({ input: process.stdin }).on("line", (line) => channel.receive(line));
-}
+run(Channel, programs);

@@ -1,14 +1,15 @@
-// kkrpc 0.x, by hand: node kkrpc_classic.js client <url> | node kkrpc_classic.js server
+// kkrpc 0.x, by hand.
 "use strict";
 
 const { randomUUID } = require("node:crypto");
-const { collected, find, isStream, makeApi, report } = require("./api.js");
+const { collected, find, isStream } = require("./api.js");
+const { run } = require("./ends.js");
 
 const CALLBACK = "__callback__";
 
 class Channel {
-  constructor(send, api) {
-    this.send = (record) => send(JSON.stringify({ method: "", args: {}, version: "json", ...record }) + "\n");
+  constructor(socket, api) {
+    this.send = (record) => socket.send(JSON.stringify({ method: "", args: {}, version: "json", ...record }) + "\n");
     this.api = api;
     this.calls = new Map();
     this.callbacks = new Map();
@@ -193,18 +194,4 @@ function programs(channel) {
   };
 }
 
-const [role, url] = process.argv.slice(2);
-const { WebSocket, WebSocketServer } = require("ws");
-if (role === "client") {
-  const socket = new WebSocket(url);
-  const channel = new Channel((text) => socket.send(text), {});
-  socket.on("message", (data) => channel.receive(data.toString()));
-  socket.on("open", () => report(programs(channel)));
-} else {
-  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
-  server.on("connection", (socket) => {
-    const channel = new Channel((text) => socket.send(text), makeApi());
-    socket.on("message", (data) => channel.receive(data.toString()));
-  });
-  server.on("listening", () => console.log(server.address().port));
-}
+run(Channel, programs);

@@ -1,7 +1,8 @@
-// signal-rpc, by hand: node signal.js client <url> | node signal.js server
+// signal-rpc, by hand.
 "use strict";
 
-const { collected, find, isStream, makeApi, report, sleep } = require("./api.js");
+const { collected, find, isStream, sleep } = require("./api.js");
+const { run } = require("./ends.js");
 
 const MAX_BUFFERED = 1024 * 1024;
 
@@ -122,18 +123,4 @@ function programs(channel) {
   };
 }
 
-const [role, url] = process.argv.slice(2);
-const { WebSocket, WebSocketServer } = require("ws");
-if (role === "client") {
-  const socket = new WebSocket(url);
-  const channel = new Channel(socket, {});
-  socket.on("message", (data) => channel.receive(data.toString()));
-  socket.on("open", () => report(programs(channel)));
-} else {
-  const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
-  server.on("connection", (socket) => {
-    const channel = new Channel(socket, makeApi());
-    socket.on("message", (data) => channel.receive(data.toString()));
-  });
-  server.on("listening", () => console.log(server.address().port));
-}
+run(Channel, programs);
