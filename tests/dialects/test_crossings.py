@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -498,6 +499,25 @@ async def test_bytes(autojump_clock: MockClock) -> None:
             value = {"data": {"type": "Uint8Array", "data": data}, "nothing": None}
             assert (await peer.hears())["args"] == {"value": value}
         assert (await peer.hears())["type"] == "stream-end"
+
+
+@pytest.mark.parametrize("data", [10**9, 10**15, True, None, "abc", {"0": 1}, [256], [-1], ["x"]])
+async def test_what_is_no_array_of_bytes(data: Any, autojump_clock: MockClock) -> None:
+    """It stays what it is: a number, say, is no length of anything."""
+
+    async def echo(value: Any) -> Any:
+        return value
+
+    async with against(kkrpc_classic, "accepting", {"echo": echo}) as (_, peer):
+        array = {"type": "Uint8Array", "data": data}
+        tracemalloc.start()
+        try:
+            await peer.says(id="1", type="request", method="echo", args=[array], version="json")
+            assert (await peer.hears())["args"] == {"result": array}
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 1_000_000
 
 
 async def test_each_is_answered_in_its_version(autojump_clock: MockClock) -> None:

@@ -95,8 +95,12 @@ def without_arrays(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if value.keys() == {"type", "data"} and value["type"] == "Uint8Array":
+        data = value["data"]
+        # Of a number, bytes() would make so many.
+        if not isinstance(data, list):
+            return value
         try:
-            return base64.b64encode(bytes(value["data"])).decode()
+            return base64.b64encode(bytes(data)).decode()
         except (TypeError, ValueError):
             return value
     return {key: without_arrays(each) for key, each in value.items()}
