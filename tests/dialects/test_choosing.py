@@ -177,7 +177,10 @@ async def test_one_that_goes_away_before_it_speaks() -> None:
 async def test_what_is_not_served(dialects: Any) -> None:
     """A client whose subprotocol is not served, or that has none where one is needed."""
     async with serving(dialects=dialects) as url:
-        with pytest.raises(Unavailable, match="400"):
+        known = (
+            "streamrpc.1.msgpack or streamrpc.1.json" if native in dialects else "kkrpc.2 or none"
+        )
+        with pytest.raises(Unavailable, match=f"400: .* the WebSocket subprotocols {known}$"):
             async with connect(url, dialect=kkrpc if dialects == (native,) else None):
                 raise AssertionError
 

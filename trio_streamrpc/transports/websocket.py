@@ -351,7 +351,7 @@ async def _shake_hands(
     proposed: Iterable[str | None] = request.proposed_subprotocols or (None,)
     offered = [each for each in proposed if each in subprotocols]
     if not offered:
-        known = " or ".join(each for each in subprotocols if each is not None)
+        known = " or ".join(each or "none" for each in subprotocols)
         body = f"this server speaks the WebSocket subprotocols {known}\n"
         await request.reject(400, body=body.encode())
         return None
