@@ -672,8 +672,6 @@ OTHERWISE = {
     "serve_forever": test_serve,
     "Server.drain": test_drain_a_server,
     "Server.wait_drained": test_drain_a_server,
-    "Server.accept": test_serve,
-    "Server.handle": test_serve,
     "Connection.finish": test_of_a_connection,
     "Connection.flush": test_of_a_connection,
     "Connection.wait_greeted": test_of_a_connection,

@@ -31,7 +31,7 @@ from trio_streamrpc import (
 )
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.nurseries import open_background_nursery
-from trio_streamrpc.server import Server
+from trio_streamrpc.server import Server, Serving
 from trio_streamrpc.transports.urls import scheme_of
 
 
@@ -211,10 +211,10 @@ async def test_errors_can_be_masked(caplog: pytest.LogCaptureFixture) -> None:
 # --- one connection, over a stream in memory
 
 
-def made(service: object, **options: Any) -> Server:
+def made(service: object, **options: Any) -> Serving:
     url = "ws://h:1"
     limits = Limits(handshake_timeout=3, cleanup=1)
-    return Server(MethodTable.of(service), scheme_of(url), url, limits, None, False, ())
+    return Serving(MethodTable.of(service), scheme_of(url), url, limits, None, False, ())
 
 
 async def test_handle(autojump_clock: MockClock) -> None:

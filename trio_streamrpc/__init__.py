@@ -53,6 +53,7 @@ from trio_streamrpc.runtime.handshake import Handshake as Handshake
 from trio_streamrpc.runtime.interceptors import Interceptor as Interceptor
 from trio_streamrpc.runtime.interceptors import Proceed as Proceed
 from trio_streamrpc.runtime.local import LocalStream as LocalStream
+from trio_streamrpc.runtime.proxies import ConnectionStatistics as ConnectionStatistics
 from trio_streamrpc.runtime.proxies import with_options as with_options
 from trio_streamrpc.runtime.streams import Stream as Stream
 from trio_streamrpc.runtime.streams import StreamStatistics as StreamStatistics

@@ -29,13 +29,13 @@ from trio_streamrpc.runtime.keepalive import Keepalive
 from trio_streamrpc.runtime.opening import run_in
 from trio_streamrpc.transports.urls import Scheme, origins_for, peer_address, scheme_of
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "Serving", "serve"]
 
 ENCODINGS: tuple[Encoding, ...] = ("msgpack", "json")
 
 
 class Server:
-    """A service that is being served; given by ``await nursery.start(serve, …)``."""
+    """A service that is being served: what ``await nursery.start(serve, …)`` gives."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Server:
         allowed_origins: Sequence[str] | None = None,
         dialects: Sequence[Native | Dialect] = (native,),
     ) -> None:
-        #: Where it is served, with the real port.
+        #: Where it is served, with the real port: ``"ws://127.0.0.1:41733"``.
         self.url = url
         self._table = table
         self._scheme = scheme
@@ -75,15 +75,13 @@ class Server:
         self._accepting = trio.CancelScope()
         self._draining = False
         self._drained = trio.Event()
-        #: What is nobody's failure here, a KeyboardInterrupt for instance.
-        self.interrupt: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<Server at {self.url}>"
 
     @property
     def connections(self) -> frozenset[Connection]:
-        """The connections that are open now."""
+        """The connections that are open now; clients that are not let in yet are not among them."""
         return frozenset(self._connections)
 
     async def drain(self) -> None:
@@ -104,8 +102,15 @@ class Server:
         await trio.lowlevel.checkpoint()
 
     async def wait_drained(self) -> None:
-        """Wait until a :meth:`drain` has come to its end."""
+        """Wait until a :meth:`drain` that somebody has begun has come to its end."""
         await self._drained.wait()
+
+
+class Serving(Server):
+    """… and what :func:`serve` does with it."""
+
+    #: What is nobody's failure here, a KeyboardInterrupt for instance.
+    interrupt: BaseException | None = None
 
     async def accept(
         self,
@@ -271,7 +276,7 @@ async def serve(
         table = with_reflection(table, payloads_for("json", converter))
     scheme = scheme_of(url)
     # What is wrong with the arguments is told before anything listens.
-    server = Server(
+    server = Serving(
         table,
         scheme,
         url,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trio_streamrpc import Handshake
+from trio_streamrpc.runtime.handshake import handshake_over
 from trio_streamrpc.transports.memory import open_memory_transports
 
 
@@ -16,7 +17,7 @@ def told(target: str = "", **attributes: Any) -> Handshake:
     transport.target = target
     for name, value in attributes.items():
         setattr(transport, name, value)
-    return Handshake.of(transport, {"token": "secret"})
+    return handshake_over(transport, {"token": "secret"})
 
 
 def test_what_there_is_over_memory() -> None:

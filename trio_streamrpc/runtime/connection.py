@@ -53,7 +53,11 @@ Speak = Callable[..., Endpoint]
 
 
 class Connection(Face):
-    """A live connection to the other side; made by ``connect``, ``serve`` and ``open_pair``."""
+    """A live connection to the other side, over which either may call the other.
+
+    It is made by :func:`connect`, :func:`open_connection` and :func:`serve`, and lasts as long as
+    their block, or the server. Handlers have theirs as ``current_call().connection``.
+    """
 
     def __init__(
         self,
@@ -87,11 +91,9 @@ class Connection(Face):
         self.caller = Caller(self, calling)
         serving = interceptors if side == "accepting" else ()
         self.callee = Callee(self, table, payloads, mask=mask_errors, interceptors=serving)
-        #: Who the other side is; None as long as nobody asks.
         self.identity: Any = None
         #: Pumps that let others run, though they could go on.
         self.pausing = 0
-        #: What the other side's hello brought along.
         self.metadata: Mapping[str, Any] = EMPTY
         self._now = trio.lowlevel.current_clock().current_time
         self._heard = self._now()
@@ -139,12 +141,10 @@ class Connection(Face):
 
     @property
     def remote(self) -> str:
-        """The other end, for people."""
         return self.transport.remote
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers of the handshake, names in lower case."""
         return self.transport.headers
 
     def check_open(self, *, retry: bool = False) -> None:
@@ -177,19 +177,9 @@ class Connection(Face):
         return value
 
     async def wait_closed(self) -> None:
-        """Wait until the transport is gone, for whatever reason."""
         await self._closed.wait()
 
     async def ping(self) -> float:
-        """Ask whether the other side is there, and wait until it says so (R24).
-
-        Gives how long that took, in seconds: there and back, with what waited to be written before
-        it, and without any handler or interceptor. There is no limit to it but the connection's
-        own: put a ``trio.fail_after`` around it.
-
-        Raises :exc:`ConnectionLost`, or what else has ended the connection, and
-        :exc:`InvalidArgument` on another system's wire, which has none.
-        """
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
         if not self.endpoint.pings:
@@ -200,11 +190,6 @@ class Connection(Face):
         return await self._pings.ask()
 
     async def drain(self) -> None:
-        """Take no more calls from the other side, and wait until those that run have ended (R27).
-
-        New ones are refused with :exc:`Unavailable`, and are safe to send elsewhere. This side
-        may go on calling.
-        """
         if self._lost is None:
             self.endpoint.drain()
             self.wake_writer()
@@ -213,12 +198,6 @@ class Connection(Face):
         await self.flush()
 
     async def aclose(self) -> None:
-        """Close the connection in order: both sides' calls are ended, and their cleanup has run.
-
-        It takes at most ``Limits.close_timeout``, then the transport is closed regardless. If this
-        is cancelled, the transport is closed at once. A handler of the connection is among what is
-        to be ended: it is cancelled here, and the close goes on without it.
-        """
         if serves(self) and self.alive:
             self.nursery.start_soon(self._close)
             await self.wait_closed()

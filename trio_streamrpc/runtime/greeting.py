@@ -15,7 +15,7 @@ import trio
 from trio_streamrpc.errors import RpcError, Unavailable
 from trio_streamrpc.protocol import reactions
 from trio_streamrpc.protocol.frames import Hello, is_absent
-from trio_streamrpc.runtime.handshake import Authenticate, Handshake, identify
+from trio_streamrpc.runtime.handshake import Authenticate, handshake_over, identify
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.connection import Connection
@@ -107,7 +107,7 @@ class Greeting:
         self._deciding = trio.CancelScope()
         with self._deciding:
             try:
-                handshake = Handshake.of(connection.transport, connection.metadata)
+                handshake = handshake_over(connection.transport, connection.metadata)
                 connection.identity = await identify(self._authenticate, handshake)
                 if connection.alive:
                     connection.transport.limit(connection.limits.max_message_bytes)

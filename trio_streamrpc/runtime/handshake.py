@@ -19,7 +19,7 @@ from trio_streamrpc.runtime.failures import LOGGER, tell, text_of
 if TYPE_CHECKING:
     from trio_streamrpc.transports.base import Transport
 
-__all__ = ["Authenticate", "Handshake", "ask", "check_authenticate", "identify"]
+__all__ = ["Authenticate", "Handshake", "ask", "check_authenticate", "handshake_over", "identify"]
 
 #: The longest text of an exception that is logged: it may hold what the client has sent.
 TEXT = 200
@@ -54,25 +54,25 @@ class Handshake:
     #: ``verify_mode`` of ``ssl.CERT_REQUIRED`` or ``CERT_OPTIONAL``, and it is verified then.
     certificate: Mapping[str, Any] | None = field(default=None, repr=False)
 
-    @classmethod
-    def of(cls, transport: Transport, metadata: Mapping[str, Any]) -> Handshake:
-        """What a transport tells of its other end, and what that has said with its hello."""
-        # Not urlsplit(): what the other side sent may be no URL at all.
-        path, _, query = transport.target.partition("?")
-        return cls(
-            remote=transport.remote,
-            encoding=transport.encoding,
-            metadata=metadata,
-            headers=transport.headers,
-            path=unquote(path),
-            query=dict(parse_qsl(query, keep_blank_values=True)),
-            certificate=transport.certificate(),
-        )
-
 
 #: Who decides: an async function that gives who the client is, for ``current_call().identity``, or
 #: raises an :exc:`RpcError` to refuse it.
 Authenticate = Callable[[Handshake], Awaitable[Any]]
+
+
+def handshake_over(transport: Transport, metadata: Mapping[str, Any]) -> Handshake:
+    """What a transport tells of its other end, and what that has said with its hello."""
+    # Not urlsplit(): what the other side sent may be no URL at all.
+    path, _, query = transport.target.partition("?")
+    return Handshake(
+        remote=transport.remote,
+        encoding=transport.encoding,
+        metadata=metadata,
+        headers=transport.headers,
+        path=unquote(path),
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        certificate=transport.certificate(),
+    )
 
 
 def check_authenticate(authenticate: Any) -> None:

@@ -49,7 +49,7 @@ def untyped(name: str) -> Method:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatistics:
-    """A connection's numbers at one moment."""
+    """A connection's numbers at one moment: what :meth:`Connection.statistics` gives."""
 
     #: Calls and streams of this side that have not ended.
     calls_open: int
@@ -58,27 +58,49 @@ class ConnectionStatistics:
 
 
 class Face(ABC):
-    """What applications use of a connection."""
+    """What applications use of a connection: what is documented here, and nothing else of it."""
 
     caller: Caller
     callee: Callee
+    #: Who the other side is: what ``authenticate`` gave; None if nobody has asked.
+    identity: Any
+    #: What the other side's hello brought along (``connect(…, metadata=…)``); empty by default.
+    metadata: Mapping[str, Any]
 
     def __init__(self, payloads: Payloads) -> None:
         self.payloads = payloads
+
+    @property
+    @abstractmethod
+    def remote(self) -> str:
+        """The other end, for people: ``"127.0.0.1:41733"``."""
+
+    @property
+    @abstractmethod
+    def headers(self) -> Mapping[str, str]:
+        """The headers of a WebSocket's handshake, names in lower case; elsewhere empty."""
 
     def proxy(self, contract: Callable[..., T]) -> T:
         """The other side's service, with the methods and types of a contract.
 
         ``contract`` is a class with ``@rpc`` methods: the service's own, or one with empty bodies
-        that both sides share; a Protocol or an abstract class will do. Raises :exc:`TypeError` if
-        it has none, or if an annotation cannot be resolved.
+        that both sides share; a Protocol or an abstract class will do. Nothing is sent: whether
+        the other side has such methods shows when they are called.
+
+        Raises :exc:`TypeError` if it has no ``@rpc`` method, or if an annotation cannot be
+        resolved.
         """
         return cast(T, Proxy(self, contract_table(contract)))
 
     async def call(self, method: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a method by its dotted name, without a contract: values come as they are.
 
-        Raises :exc:`RpcError`: what the handler raised, or what kept the call from it.
+        Arguments may be what any call takes: data, async iterables, async functions.
+
+        Raises :exc:`RpcError`: what the handler raised (as :exc:`RemoteError` if that chose no
+        code), or what kept the call from it: :exc:`Unimplemented` where there is no such method,
+        :exc:`InvalidArgument` for arguments that do not fit it, :exc:`ConnectionLost`. A deadline
+        of the caller's own that passes is Trio's matter, as ever.
         """
         return await RemoteMethod(self.caller, untyped(method)).call(args, kwargs)
 
@@ -87,8 +109,10 @@ class Face(ABC):
     ) -> Stream[Any]:
         """The stream of a method by its dotted name, without a contract.
 
-        ``window`` is its capacity; ``Limits.window`` if there is none. A parameter of the method
-        that is called so is given by position, or through :attr:`api`.
+        Nothing is sent before it is entered, or its first item asked for. ``window`` is its
+        capacity, which stays as it is; without one it starts at ``Limits.window`` and grows where
+        it has to. A parameter of the method that is called ``window`` is given by position, or
+        through :attr:`api`.
         """
         options = NO_OPTIONS if window is None else Options(window=window)
         return RemoteMethod(self.caller, untyped(method), options).stream(args, kwargs)
@@ -96,9 +120,11 @@ class Face(ABC):
     def context(
         self, method: str, /, *args: Any, **kwargs: Any
     ) -> AbstractAsyncContextManager[Any]:
-        """A remote context by its dotted name, without a contract.
+        """A remote context by its dotted name, without a contract, for ``async with``.
 
         If it yields an object, that is a proxy like :attr:`api`: ``await tx.debit("alice", 5)``.
+        Entering and leaving it raise as :meth:`call` does; leaving also :exc:`CleanupTimeout`, if
+        the other side has not finished within ``Limits.cancel_timeout``.
         """
         known = untyped(method)
         make_proxy = proxy_maker(self, known, NO_OPTIONS)
@@ -120,7 +146,11 @@ class Face(ABC):
 
     @property
     def api(self) -> DynamicProxy:
-        """A proxy without a contract: ``await connection.api.math.add(1, 2)``."""
+        """A proxy without a contract: ``await connection.api.math.add(1, 2)``.
+
+        What a name's call is used for says which kind it is: it is awaited, iterated over, or
+        entered as a stream with ``async with``. For a remote context there is :meth:`context`.
+        """
         return DynamicProxy(self, "")
 
     def statistics(self) -> ConnectionStatistics:
@@ -130,8 +160,38 @@ class Face(ABC):
         )
 
     @abstractmethod
+    async def ping(self) -> float:
+        """Ask whether the other side is there, and wait until it says so (R24).
+
+        Gives how long that took, in seconds: there and back, with what waited to be written before
+        it, and without any handler or interceptor. There is no limit to it but the connection's
+        own: put a ``trio.fail_after`` around it.
+
+        Raises :exc:`ConnectionLost`, or what else has ended the connection, and
+        :exc:`InvalidArgument` on another system's wire, which has none.
+        """
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Wait until the transport is gone, for whatever reason; raises nothing."""
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Take no more calls from the other side, and wait until those that run have ended (R27).
+
+        New ones are refused with :exc:`Unavailable`, and are safe to send elsewhere. This side
+        may go on calling. It takes as long as those calls do: put a ``trio.move_on_after`` around
+        it to bound that.
+        """
+
+    @abstractmethod
     async def aclose(self) -> None:
-        """Close the connection in order."""
+        """Close the connection in order: both sides' calls are ended, and their cleanup has run.
+
+        It takes at most ``Limits.close_timeout``, then the transport is closed regardless. If this
+        is cancelled, the transport is closed at once. A handler of the connection is among what is
+        to be ended: it is cancelled here, and the close goes on without it.
+        """
 
 
 class Proxy:
