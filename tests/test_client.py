@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +21,13 @@ from trio_streamrpc import (
     RpcError,
     Unavailable,
     connect,
+    connect_process,
     current_call,
     open_connection,
     rpc,
+    serve,
 )
+from trio_streamrpc.testing import open_pair, simulate
 from trio_streamrpc.transports.memory import open_memory_transports
 from trio_streamrpc.transports.websocket import accept_websocket
 
@@ -80,6 +84,7 @@ async def test_limits_are_announced() -> None:
         ({"encoding": "xml"}, ValueError),
         ({"serving": object()}, TypeError),
         ({"headers": {"a b": "c"}}, ValueError),
+        ({"interceptors": 1}, TypeError),
     ],
 )
 async def test_arguments_that_cannot_be(options: Any, kind: type[Exception]) -> None:
@@ -89,11 +94,65 @@ async def test_arguments_that_cannot_be(options: Any, kind: type[Exception]) -> 
             pytest.fail("the block must not begin")
 
 
-async def test_metadata_that_cannot_be_encoded() -> None:
-    async with serving(Service()) as server:
-        with pytest.raises((TypeError, RpcError)):
-            async with connect(server.url, metadata={"x": object()}):
+#: What is easily given, and what is said of it.
+MISTAKES = [
+    (
+        {"limits": {"max_calls": 5}},
+        r"^limits must be a Limits, not {'max_calls': 5}: Limits\(max_calls=5\)",
+    ),
+    ({"limits": {"max calls": 5}}, r"^limits must be a Limits, not {'max calls': 5}"),
+    ({"limits": {}}, r"^limits must be a Limits, not {}"),
+    ({"limits": 5}, r"^limits must be a Limits, not 5"),
+    ({"metadata": ["token"]}, r"^metadata must be a mapping, not \['token'\]"),
+    ({"metadata": "token"}, r"^metadata must be a mapping, not 'token'"),
+    ({"metadata": [("token", "x")]}, r"^metadata must be a mapping, not \[\('token', 'x'\)\]"),
+    ({"metadata": {1: 2}}, r"^the names in metadata must be strings"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), MISTAKES)
+async def test_mistakes_are_told_before_anything_is_opened(
+    options: Any, said: str, autojump_clock: MockClock
+) -> None:
+    here, _ = open_memory_transports()
+    for opening in (
+        connect("ws://127.0.0.1:1", **options),
+        connect_process(["/nowhere/at/all"], **options),
+        open_connection(here, **options),
+        open_connection(memory_stream_pair()[0], **options),
+        open_pair(Service(), **options),
+        simulate(Service(), **options),
+    ):
+        with pytest.raises(TypeError, match=said):
+            async with opening:
                 pytest.fail("the block must not begin")
+
+
+async def test_metadata_that_cannot_be_encoded(autojump_clock: MockClock) -> None:
+    """It is told before anything is opened, where that is not what was given."""
+    options: Any = {"metadata": {"x": object()}}
+    here, there = open_memory_transports()
+    for opening in (
+        connect("ws://127.0.0.1:1", **options),
+        connect_process(["/nowhere/at/all"], **options),
+        open_connection(here, **options),
+        open_pair(Service(), **options),
+        simulate(Service(), **options),
+    ):
+        with pytest.raises(TypeError, match=r"^the metadata cannot be encoded: "):
+            async with opening:
+                pytest.fail("the block must not begin")
+    with pytest.raises(ConnectionLost):
+        await there.receive()
+
+
+async def test_what_is_no_url() -> None:
+    url: Any = Path("/somewhere")
+    with pytest.raises(TypeError, match=r"^a URL is a string, not .*Path\('/somewhere'\)$"):
+        async with connect(url):
+            pytest.fail("the block must not begin")
+    with pytest.raises(TypeError, match=r"^a URL is a string, not "):
+        await serve(Service(), url)
 
 
 async def test_nobody_is_there() -> None:

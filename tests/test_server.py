@@ -69,6 +69,12 @@ async def test_a_mapping_is_served() -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("limits", [{"max_calls": 5}, {}, 5])
+async def test_limits_that_are_none(limits: Any) -> None:
+    with pytest.raises(TypeError, match=r"^limits must be a Limits, not "):
+        await serve(Service(), "ws://127.0.0.1:0", limits=limits)
+
+
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "unix://{}/s"])
 async def test_what_is_wrong_is_told_before_anything_listens(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

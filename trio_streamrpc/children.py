@@ -14,9 +14,10 @@ from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.dialects.base import Dialect, Native, other
-from trio_streamrpc.limits import Limits
+from trio_streamrpc.limits import Limits, checked_limits
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
+from trio_streamrpc.runtime.options import check_metadata
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.processes import lines_of_child, open_child, standard_streams
 
@@ -49,15 +50,15 @@ async def connect_process(
     and the process terminated; it is killed if it has not ended ``limits.close_timeout`` seconds
     later. Raises :exc:`Unavailable` if it cannot be started or does not answer.
     """
-    limits = limits or Limits()
+    limits = checked_limits(limits)
     if isinstance(command, str) or not command:
         raise TypeError("a command is a sequence: the program, and its arguments")
     # What is wrong with the arguments is told before anything is started.
-    payloads_for("json", converter)
+    foreign = other(dialect)
+    check_metadata(metadata, payloads_for("msgpack" if foreign is None else "json", converter))
     if serving is not None:
         MethodTable.of(serving)
     checked(interceptors)
-    foreign = other(dialect)
     async with open_child(command, grace=limits.close_timeout, cwd=cwd, env=env) as stream:
         transport: trio.abc.Stream | Transport = stream
         if foreign is not None:

@@ -13,13 +13,14 @@ import trio
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.dialects.base import Dialect, Native, other, speech
-from trio_streamrpc.limits import Limits
+from trio_streamrpc.limits import Limits, checked_limits
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.protocol.endpoint import Side
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
 from trio_streamrpc.runtime.opening import run_connection
+from trio_streamrpc.runtime.options import check_metadata
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.urls import open_lines, open_stream, scheme_of
 
@@ -59,14 +60,16 @@ async def connect(
     ``limits.close_timeout`` seconds. Handlers of ``serving`` that clean up for longer are waited
     for as long as they take: none is left behind.
     """
-    limits = limits or Limits()
+    limits = checked_limits(limits)
     bare = {}
     dialect = other(dialect)
     if dialect is not None:
         limits, encoding, bare = dialect.limits(limits), "json", {"bare": True}
     # What is wrong with the arguments is told before anything is opened.
     payloads = payloads_for(encoding, converter)
+    check_metadata(metadata, payloads)
     table = None if serving is None else MethodTable.of(serving)
+    interceptors = checked(interceptors)
     scheme = scheme_of(url)
     async with (
         scheme.connect(
@@ -80,7 +83,7 @@ async def connect(
             limits=limits,
             metadata=metadata or {},
             mask_errors=mask_errors,
-            interceptors=checked(interceptors),
+            interceptors=interceptors,
             speak=speech(dialect),
         ) as connection,
     ):
@@ -129,7 +132,8 @@ async def open_connection(
     check_authenticate(authenticate)
     if authenticate is not None and side == "connecting":
         raise ValueError("authenticate is for the accepting side")
-    limits = limits or Limits()
+    limits = checked_limits(limits)
+    interceptors = checked(interceptors)
     opened: AbstractAsyncContextManager[Transport]
     dialect = other(dialect)
     if dialect is not None:
@@ -137,15 +141,16 @@ async def open_connection(
     if isinstance(transport, Transport):
         if encoding not in (None, transport.encoding):
             raise ValueError(f"encoding is {encoding!r}, the transport's {transport.encoding!r}")
+        encoding = transport.encoding
         opened = nullcontext(transport)
     elif dialect is not None:
         opened = open_lines(transport, limits=limits)
     else:
-        # What is wrong with the arguments is told before anything is said.
-        payloads_for(encoding or "msgpack", converter)
         opened = open_stream(transport, side, encoding=encoding, limits=limits)
+    # What is wrong with the arguments is told before anything is said.
+    check_metadata(metadata)
+    payloads_for(encoding or "msgpack", converter)
     table = None if serving is None else MethodTable.of(serving)
-    interceptors = checked(interceptors)
     async with (
         opened as ready,
         run_connection(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
-__all__ = ["Limits", "Window"]
+__all__ = ["Limits", "Window", "checked_limits"]
 
 #: Amounts on the wire stay below this (R5, R15): what a double holds exactly.
 MAX_INTEGER = 2**53
@@ -286,6 +288,22 @@ class Limits:
         for name in ("max_message_bytes", "max_early_bytes"):
             if getattr(self, name) < 1024:
                 raise ValueError(f"Limits.{name} must be at least 1024: a hello has to fit")
+
+
+def checked_limits(limits: Any) -> Limits:
+    """The limits that were given; the default ones for None.
+
+    Raises :exc:`TypeError` for what is none, such as a dict of them.
+    """
+    if limits is None:
+        return Limits()
+    if isinstance(limits, Limits):
+        return limits
+    names = {each.name for each in fields(Limits)}
+    hint = ""
+    if isinstance(limits, Mapping) and limits and names.issuperset(limits):
+        hint = f": Limits({', '.join(f'{name}={limits[name]!r}' for name in limits)})"
+    raise TypeError(f"limits must be a Limits, not {limits!r}{hint}")
 
 
 def _check_integer(name: str, value: object, *, minimum: int) -> None:

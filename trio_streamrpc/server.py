@@ -17,7 +17,7 @@ from trio_streamrpc.dialects import native
 from trio_streamrpc.dialects.base import Dialect, Native, speech
 from trio_streamrpc.dialects.choosing import Dialects
 from trio_streamrpc.errors import RpcError
-from trio_streamrpc.limits import Limits
+from trio_streamrpc.limits import Limits, checked_limits
 from trio_streamrpc.listeners import PatientListener
 from trio_streamrpc.nurseries import open_background_nursery, open_companion_nursery
 from trio_streamrpc.protocol.codecs import Encoding
@@ -268,7 +268,7 @@ async def serve(
     :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
     asked to stop, and have stopped when it returns.
     """
-    limits = limits or Limits()
+    limits = checked_limits(limits)
     interceptors = checked(interceptors)
     check_authenticate(authenticate)
     table = MethodTable.of(service)

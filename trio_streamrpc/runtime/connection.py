@@ -34,6 +34,7 @@ from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.calls import EMPTY, serves
 from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
 from trio_streamrpc.runtime.greeting import Greeting
+from trio_streamrpc.runtime.options import encoded_metadata
 from trio_streamrpc.runtime.parking import Parking
 from trio_streamrpc.runtime.pings import Pings
 from trio_streamrpc.runtime.proxies import Face
@@ -78,7 +79,7 @@ class Connection(Face):
         self.transport = transport
         self.nursery = nursery
         self.limits = limits
-        said = Raw(payloads.encoder(Any)(dict(metadata))) if metadata else None
+        said = Raw(encoded_metadata(metadata, payloads)) if metadata else None
         #: What this side knows and says: in this protocol's words, or in another system's.
         self.endpoint: Endpoint = (
             Endpoint(side, encoding=transport.encoding, limits=limits, metadata=said)

@@ -12,10 +12,37 @@ from trio_streamrpc.runtime.calls import EMPTY
 if TYPE_CHECKING:
     from trio_streamrpc.contract.payloads import Payloads
 
-__all__ = ["NO_OPTIONS", "Options"]
+__all__ = ["NO_OPTIONS", "Options", "check_metadata", "encoded_metadata"]
 
 #: R12: what a priority may be.
 PRIORITIES: Final = range(-128, 128)
+
+
+def check_metadata(metadata: Any, payloads: Payloads | None = None) -> None:
+    """Raise :exc:`TypeError` for what is no metadata; with ``payloads``, also if they cannot encode
+    it."""
+    if metadata is not None:
+        _check_mapping(metadata)
+        if payloads is not None:
+            encoded_metadata(metadata, payloads)
+
+
+def encoded_metadata(metadata: Mapping[str, Any], payloads: Payloads) -> bytes:
+    """What a connection is opened with, as it travels.
+
+    Raises :exc:`TypeError` if it cannot be encoded.
+    """
+    try:
+        return payloads.encoder()(dict(metadata))
+    except Exception as error:
+        raise TypeError(f"the metadata cannot be encoded: {error}") from error
+
+
+def _check_mapping(metadata: Any) -> None:
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping, not {metadata!r}")
+    if not all(isinstance(name, str) for name in metadata):
+        raise TypeError("the names in metadata must be strings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +57,7 @@ class Options:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.metadata, Mapping):
-            raise TypeError(f"metadata must be a mapping, not {self.metadata!r}")
-        if not all(isinstance(name, str) for name in self.metadata):
-            raise TypeError("the names in metadata must be strings")
+        _check_mapping(self.metadata)
         if self.window is not None and not isinstance(self.window, Window):
             raise TypeError(f"the window of a stream must be a Window, not {self.window!r}")
         if type(self.priority) is not int:
@@ -45,8 +69,8 @@ class Options:
         self, metadata: Mapping[str, Any] | None, window: Window | None, priority: int | None
     ) -> Options:
         """These options, with those that are given in their place; metadata is added."""
-        if metadata is not None and not isinstance(metadata, Mapping):
-            raise TypeError(f"metadata must be a mapping, not {metadata!r}")
+        if metadata is not None:
+            _check_mapping(metadata)
         return Options(
             {**self.metadata, **(metadata or {})},
             self.window if window is None else window,

@@ -14,12 +14,13 @@ from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.dialects.base import Dialect, Native, other
 from trio_streamrpc.errors import RpcError
-from trio_streamrpc.limits import Limits
+from trio_streamrpc.limits import Limits, checked_limits
 from trio_streamrpc.nurseries import open_background_nursery
 from trio_streamrpc.protocol.codecs import Encoding
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.runtime.handshake import Authenticate, check_authenticate
 from trio_streamrpc.runtime.interceptors import Interceptor, checked
+from trio_streamrpc.runtime.options import check_metadata
 from trio_streamrpc.transports.base import Transport
 from trio_streamrpc.transports.memory import open_memory_transports
 
@@ -53,8 +54,6 @@ async def open_pair(
     dialect = other(dialect)
     if dialect is not None:
         encoding = "json"
-    # What is wrong with the arguments is told here, and not by both sides at once.
-    payloads_for(encoding, converter)
     async with open_between(
         *open_memory_transports(encoding=encoding),
         service,
@@ -90,7 +89,11 @@ async def open_between(
     mask_errors: bool,
 ) -> AsyncIterator[Connection]:
     """The same over two ends of any transport; the service is at the second one."""
+    # What is wrong with the arguments is told here, and not by both sides at once.
     MethodTable.of(service)
+    check_metadata(metadata, payloads_for(here.encoding, converter))
+    limits = checked_limits(limits)
+    client_limits = limits if client_limits is None else checked_limits(client_limits)
     check_authenticate(authenticate)
     interceptors, client_interceptors = checked(interceptors), checked(client_interceptors)
     async with open_background_nursery() as nursery:
@@ -122,7 +125,7 @@ async def open_between(
                 here,
                 dialect=dialect,
                 serving=serving,
-                limits=client_limits or limits,
+                limits=client_limits,
                 interceptors=client_interceptors,
                 metadata=metadata,
                 converter=converter,

@@ -52,7 +52,12 @@ SCHEMES: dict[str, Scheme] = {
 
 
 def scheme_of(url: str) -> Scheme:
-    """The transport for that URL. Raises :exc:`ValueError` if there is none."""
+    """The transport for that URL.
+
+    Raises :exc:`TypeError` for what is no string, and :exc:`ValueError` if there is none.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is a string, not {url!r}")
     name = urlsplit(url).scheme
     if name not in SCHEMES:
         known = ", ".join(f"{each}://" for each in SCHEMES)
