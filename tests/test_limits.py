@@ -61,7 +61,7 @@ def test_every_limit_has_its_docstring() -> None:
 
 
 def test_public_names() -> None:
-    assert set(limits.__all__) == {"Limits", "Window", "checked_limits"}
+    assert set(limits.__all__) == {"Limits", "Window", "checked_limits", "not_a_window"}
 
 
 def test_limits_are_frozen_and_named() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Limits", "Window", "checked_limits"]
+__all__ = ["Limits", "Window", "checked_limits", "not_a_window"]
 
 #: Amounts on the wire stay below this (R5, R15): what a double holds exactly.
 MAX_INTEGER = 2**53
@@ -304,6 +304,13 @@ def checked_limits(limits: Any) -> Limits:
     if isinstance(limits, Mapping) and limits and names.issuperset(limits):
         hint = f": Limits({', '.join(f'{name}={limits[name]!r}' for name in limits)})"
     raise TypeError(f"limits must be a Limits, not {limits!r}{hint}")
+
+
+def not_a_window(given: object) -> str:
+    """How messages call what is no :class:`Window`, with what it would be as one."""
+    if type(given) is int and given > 0:
+        return f"{given}: Window(items={given})"
+    return repr(given)
 
 
 def _check_integer(name: str, value: object, *, minimum: int) -> None:

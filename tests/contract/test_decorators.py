@@ -56,7 +56,7 @@ def local_streams() -> Iterator[None]:
         ({"name": ""}, ValueError, "@rpc(name=…) must not be empty"),
         ({"name": "a.b"}, ValueError, "must not hold a dot, which separates namespaces: 'a.b'"),
         ({"name": "_a"}, ValueError, "must not start with an underscore: '_a' would be private"),
-        ({"window": 5}, TypeError, "@rpc(window=…) must be a Window, not 5"),
+        ({"window": 5}, TypeError, "@rpc(window=…) must be a Window, not 5: Window(items=5)"),
         ({"cleanup": "5"}, TypeError, "@rpc(cleanup=…) must be a number, not '5'"),
         ({"cleanup": True}, TypeError, "@rpc(cleanup=…) must be a number, not True"),
         ({"cleanup": 0}, ValueError, "@rpc(cleanup=…) must be above 0, not 0"),
@@ -73,7 +73,8 @@ def local_streams() -> Iterator[None]:
         ),
         ({"oneway": 1}, TypeError, "@rpc(oneway=…) must be a bool, not 1"),
         ({"strict": None}, TypeError, "@rpc(strict=…) must be a bool, not None"),
-        ({"nmae": "x"}, TypeError, "unexpected keyword argument 'nmae'"),
+        ({"window": "5"}, TypeError, "@rpc(window=…) must be a Window, not '5'"),
+        ({"nmae": "x"}, TypeError, "rpc() got an unexpected keyword argument 'nmae'"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], error: type[Exception], message: str) -> None:

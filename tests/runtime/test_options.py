@@ -304,7 +304,7 @@ async def test_it_has_no_meaning_for_contexts(autojump_clock: Any) -> None:
         ({"metadata": 5}, TypeError, "metadata must be a mapping, not 5"),
         ({"metadata": [("a", 1)]}, TypeError, "metadata must be a mapping"),
         ({"metadata": {1: 2}}, TypeError, "the names in metadata must be strings"),
-        ({"window": 5}, TypeError, "must be a Window, not 5"),
+        ({"window": 5}, TypeError, r"must be a Window, not 5: Window\(items=5\)$"),
         ({"window": (5, 5)}, TypeError, "must be a Window"),
         ({"priority": "high"}, TypeError, "a priority must be an integer, not 'high'"),
         ({"priority": True}, TypeError, "a priority must be an integer, not True"),

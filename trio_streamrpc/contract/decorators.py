@@ -18,7 +18,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, final, overload
 
 from trio_streamrpc.contract import hints
-from trio_streamrpc.limits import Window
+from trio_streamrpc.limits import Window, not_a_window
 
 if TYPE_CHECKING:
     from trio_streamrpc.runtime.streams import Stream
@@ -75,7 +75,7 @@ class RpcOptions:
         if self.name is not None:
             check_name(self.name, "@rpc(name=…)")
         if self.window is not None and not isinstance(self.window, Window):
-            raise TypeError(f"@rpc(window=…) must be a Window, not {self.window!r}")
+            raise TypeError(f"@rpc(window=…) must be a Window, not {not_a_window(self.window)}")
         if self.cleanup is not None:
             if isinstance(self.cleanup, bool) or not isinstance(self.cleanup, int | float):
                 raise TypeError(f"@rpc(cleanup=…) must be a number, not {self.cleanup!r}")
@@ -218,7 +218,17 @@ def rpc(
 ) -> RpcDecorator: ...
 
 
-def rpc(function: Any = None, /, **options: Any) -> Any:
+def rpc(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    window: Window | None = None,
+    cleanup: float | None = None,
+    errors: tuple[type[Exception], ...] = (),
+    oneway: bool = False,
+    strict: bool = False,
+) -> Any:
     """Expose a method: only what is marked can be called from the other side.
 
     Use it alone or with options, which :class:`RpcOptions` describes::
@@ -232,12 +242,12 @@ def rpc(function: Any = None, /, **options: Any) -> Any:
     It stands below ``@property``, ``@staticmethod`` and ``@classmethod``, and above
     ``@asynccontextmanager``. Raises :exc:`TypeError` for what cannot be a method.
     """
+    options = RpcOptions(name, window, cleanup, errors, oneway, strict)
     if function is None:
-        chosen = RpcOptions(**options)
-        return lambda function: mark(function, chosen)
-    if options:
+        return lambda function: mark(function, options)
+    if options != RpcOptions():
         raise TypeError("@rpc takes the method alone, or options alone: @rpc(name=…)")
-    return mark(function, RpcOptions())
+    return mark(function, options)
 
 
 def mark(function: Any, options: RpcOptions) -> Any:

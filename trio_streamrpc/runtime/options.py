@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from trio_streamrpc.limits import Window
+from trio_streamrpc.limits import Window, not_a_window
 from trio_streamrpc.runtime.calls import EMPTY
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ class Options:
     def __post_init__(self) -> None:
         _check_mapping(self.metadata)
         if self.window is not None and not isinstance(self.window, Window):
-            raise TypeError(f"the window of a stream must be a Window, not {self.window!r}")
+            raise TypeError(
+                f"the window of a stream must be a Window, not {not_a_window(self.window)}"
+            )
         if type(self.priority) is not int:
             raise TypeError(f"a priority must be an integer, not {self.priority!r}")
         if self.priority not in PRIORITIES:
