@@ -10,6 +10,7 @@ from typing import Any
 import cattrs
 import trio
 
+from trio_streamrpc.blocks import for_block
 from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
@@ -24,6 +25,7 @@ from trio_streamrpc.transports.processes import lines_of_child, open_child, stan
 __all__ = ["connect_parent", "connect_process"]
 
 
+@for_block
 @asynccontextmanager
 async def connect_process(
     command: Sequence[str],
@@ -76,6 +78,7 @@ async def connect_process(
             yield connection
 
 
+@for_block
 @asynccontextmanager
 async def connect_parent(
     serving: object = None,

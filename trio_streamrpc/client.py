@@ -10,6 +10,7 @@ from typing import Any
 import cattrs
 import trio
 
+from trio_streamrpc.blocks import for_block
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.dialects.base import Dialect, Native, other, speech
@@ -27,6 +28,7 @@ from trio_streamrpc.transports.urls import open_lines, open_stream, scheme_of
 __all__ = ["connect", "open_connection"]
 
 
+@for_block
 @asynccontextmanager
 async def connect(
     url: str,
@@ -90,6 +92,7 @@ async def connect(
         yield connection
 
 
+@for_block
 @asynccontextmanager
 async def open_connection(
     transport: Transport | trio.abc.Stream,

@@ -9,6 +9,7 @@ from typing import Any
 import cattrs
 import trio
 
+from trio_streamrpc.blocks import for_block
 from trio_streamrpc.client import open_connection
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import payloads_for
@@ -27,6 +28,7 @@ from trio_streamrpc.transports.memory import open_memory_transports
 __all__ = ["open_between", "open_pair"]
 
 
+@for_block
 @asynccontextmanager
 async def open_pair(
     service: object,
