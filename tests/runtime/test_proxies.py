@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -182,11 +183,29 @@ async def test_a_dynamic_proxy(autojump_clock):
         assert len(service.log) in (2, 3)  # the second may not have begun
         assert repr(api) == "<remote service>"
         assert repr(api.history.query) == "<remote history.query>"
-        assert repr(api.price("X")) == "<call of price: await it, iterate over it, or enter it>"
+        call = api.price("ACME")
+        assert repr(call) == "<call of price: await it, iterate over it, or enter it>"
+        assert await call == 4.0
         with pytest.raises(AttributeError):
             api.__wrapped__  # noqa: B018
         with pytest.raises(Unimplemented, match=r"no method '_private\.x'"):
             await api._private.x()
+
+
+async def test_a_dynamic_call_that_nobody_makes(autojump_clock):
+    """As Python tells of a coroutine that was never awaited."""
+
+    def forget(api: Any) -> None:
+        api.price("ACME")
+        gc.collect()
+
+    service = Market()
+    async with open_ends(service) as ends:
+        said = r"^the call of price was never awaited, iterated over or entered$"
+        with pytest.warns(RuntimeWarning, match=said):
+            forget(ends.client.api)
+        await quiet()
+        assert ends.up.sent("call") == []
 
 
 async def test_options_and_arguments_of_the_same_name(autojump_clock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -356,6 +357,8 @@ class DynamicProxy:
 class DynamicCall:
     """A call whose kind shows in how it is used: awaited, iterated, or entered."""
 
+    _used = False
+
     def __init__(self, remote: RemoteMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._remote = remote
         self._args = args
@@ -363,12 +366,14 @@ class DynamicCall:
         self._stream: Stream[Any] | None = None
 
     def __await__(self) -> Generator[Any, None, Any]:
+        self._used = True
         return self._remote.call(self._args, self._kwargs).__await__()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._open()
 
     def _open(self) -> Stream[Any]:
+        self._used = True
         return self._remote.stream(self._args, self._kwargs)
 
     async def __aenter__(self) -> Stream[Any]:
@@ -383,6 +388,11 @@ class DynamicCall:
     ) -> None:
         assert self._stream is not None
         await self._stream.__aexit__(kind, error, traceback)
+
+    def __del__(self) -> None:
+        if not self._used:
+            what = f"the call of {self._remote.name} was never awaited, iterated over or entered"
+            warnings.warn(what, RuntimeWarning, stacklevel=2, source=self)
 
     def __repr__(self) -> str:
         return f"<call of {self._remote.name}: await it, iterate over it, or enter it>"
