@@ -3,6 +3,8 @@
 Sessions install what they need from the dependency groups of pyproject.toml.
 """
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.5.1"
@@ -10,6 +12,21 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+
+#: Where public names are defined. What implements them (the runtime's streams, the transports) has
+#: its docstrings there; tests/docs/test_reference.py looks at each public name and its members.
+DOCUMENTED = (
+    "*.py",
+    "contract/decorators.py",
+    "dialects/__init__.py",
+    "runtime/calls.py",
+    "runtime/handshake.py",
+    "runtime/interceptors.py",
+    "runtime/proxies.py",
+    "testing/*.py",
+    "testing/strategies/*.py",
+    "transports/base.py",
+)
 
 #: The parts without I/O: nothing excuses a branch that no test takes.
 FULLY_COVERED = ("trio_streamrpc/protocol/*", "trio_streamrpc/contract/*")
@@ -43,11 +60,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the style, the format, and the arrows between the layers."""
+    """Check the style, the format, the arrows between the layers, and that there are docstrings."""
     session.install("-e", ".", *group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("lint-imports", "--no-cache")
+    package = Path("trio_streamrpc")
+    files = [str(each) for pattern in DOCUMENTED for each in sorted(package.glob(pattern))]
+    session.run("interrogate", *files)
 
 
 @nox.session

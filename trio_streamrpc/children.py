@@ -42,15 +42,19 @@ async def connect_process(
 ) -> AsyncIterator[Connection]:
     """Start a process and connect to the service on its standard input and output.
 
-    ``command`` is the program and its arguments: ``["node", "child.js"]``; ``cwd`` and ``env`` are
-    those of :class:`subprocess.Popen`. What it writes to its standard error goes where this
-    process's goes. With a ``dialect`` there is a message to a line, and what it prints besides goes
-    there as well. Without one this protocol's own is spoken, as :func:`connect_parent` does on the
-    other side.
+    What it writes to its standard error goes where this process's goes. With a ``dialect`` there is
+    a message to a line, and what it prints besides goes there as well. Without one this protocol's
+    own is spoken, as :func:`connect_parent` does on the other side.
 
-    The other arguments are those of :func:`connect`. When the block ends the connection is closed
-    and the process terminated; it is killed if it has not ended ``limits.close_timeout`` seconds
-    later. Raises :exc:`Unavailable` if it cannot be started or does not answer.
+    When the block ends the connection is closed and the process terminated; it is killed if it has
+    not ended ``limits.close_timeout`` seconds later.
+
+    - ``command``: the program and its arguments, ``["node", "child.js"]``.
+    - ``cwd``, ``env``: those of :class:`subprocess.Popen`.
+    - The others are those of :func:`connect`.
+
+    Raises :exc:`Unavailable` if it cannot be started or does not answer, and :exc:`TypeError` or
+    :exc:`ValueError` for arguments that cannot be, before it is started.
     """
     limits = checked_limits(limits)
     if isinstance(command, str) or not command:
@@ -93,7 +97,10 @@ async def connect_parent(
 
     It takes the standard input and output for as long as the block lasts, and what is printed goes
     to the standard error meanwhile. Wait with ``await connection.wait_closed()`` until the other
-    side leaves. The arguments are those of :func:`open_connection` on its accepting side.
+    side leaves.
+
+    ``serving`` is the service; the arguments are those of :func:`open_connection` on its accepting
+    side, and so are the errors that it raises.
     """
     with standard_streams() as stream:
         async with open_connection(

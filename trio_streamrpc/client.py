@@ -44,23 +44,35 @@ async def connect(
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
 ) -> AsyncIterator[Connection]:
-    """Connect to the service at a URL; the connection is closed when the block ends.
+    """Connect to the service at a URL: ``async with connect(url) as connection``.
 
-    The URL is ``ws://host:port/path``, ``wss://…``, ``tcp://host:port``, ``tls://host:port`` or
-    ``unix:///path/of/the/socket``; ``ssl_context`` is for ``wss`` and ``tls``, which verify the
-    server as ``ssl.create_default_context()`` does where none is given.
+    The block begins when the other side has said hello, where its wire has one. Leaving it ends
+    what still runs on either side, and waits for the other side at most ``limits.close_timeout``
+    seconds. Handlers of ``serving`` that clean up for longer are waited for as long as they take:
+    none is left behind.
 
-    ``dialect`` is another system's wire, of those in :mod:`trio_streamrpc.dialects`; ``encoding``
-    is its own then. The block begins when the other side has said hello, where it says one.
-    ``serving`` is a service that the other side may call back; ``metadata`` is what all calls are
-    sent with, ``headers`` go with the handshake of a WebSocket; other transports have none.
-    ``interceptors`` stand around every call that is made here, the first outermost. Raises
-    :exc:`Unavailable` if nobody answers at the URL or it is refused, and :exc:`ValueError` for a
-    URL or an option that cannot be.
+    - ``url``: ``ws://host:port/path``, ``wss://…``, ``tcp://host:port``, ``tls://host:port`` or
+      ``unix:///path/of/the/socket``.
+    - ``encoding``: how values travel, ``"msgpack"`` or ``"json"``.
+    - ``dialect``: another system's wire, of those in :mod:`trio_streamrpc.dialects`, whose encoding
+      is its own; by default this library's.
+    - ``serving``: a service that the other side may call back; none by default.
+    - ``limits``: what is accepted from the other side, and how long is waited; ``Limits()`` by
+      default.
+    - ``interceptors``: what stands around every call that is made here, the first outermost.
+    - ``metadata``: a mapping of names to values that all calls are sent with, and that
+      ``authenticate`` is shown on the other side.
+    - ``headers``: what goes with the handshake of a WebSocket; other transports have none.
+    - ``ssl_context``: for ``wss`` and ``tls``, which verify the server as
+      ``ssl.create_default_context()`` does where none is given.
+    - ``converter``: a ``cattrs`` converter for types that msgspec does not know.
+    - ``mask_errors``: whether unexpected exceptions in handlers of ``serving`` are kept from the
+      other side, as in :func:`serve`.
 
-    Leaving the block ends what still runs on either side, and waits for the other side at most
-    ``limits.close_timeout`` seconds. Handlers of ``serving`` that clean up for longer are waited
-    for as long as they take: none is left behind.
+    Raises :exc:`Unavailable` if nobody answers at the URL or this side is refused (what
+    ``authenticate`` has raised there comes as itself: :exc:`Unauthenticated`,
+    :exc:`PermissionDenied`), and :exc:`TypeError` or :exc:`ValueError` for arguments that cannot
+    be, before anything is opened.
     """
     limits = checked_limits(limits)
     bare = {}
@@ -108,25 +120,29 @@ async def open_connection(
     converter: cattrs.Converter | None = None,
     mask_errors: bool = False,
 ) -> AsyncIterator[Connection]:
-    """Run a connection over a transport, or over any byte stream; one side of it connects, the
-    other accepts.
+    """Run a connection over a transport, or over any byte stream.
 
-    ``dialect`` is another system's wire; over a stream it has a message to a line. ``encoding`` is
-    for a stream: what the connecting side chooses, ``"msgpack"`` by default; an
-    accepting side takes what the other has chosen, unless it names one. A transport has its own.
-    Raises :exc:`TypeError` for what is neither, :exc:`ValueError` for another ``side``, or another
-    ``encoding`` than the transport's, :exc:`Unavailable` if the other side of a stream is
-    no server of streamrpc, and :exc:`RemoteProtocolError` if it is no client.
+    One side of it connects, the other accepts. The transport, or the stream, is closed when the
+    block ends. The arguments are those of :func:`connect`, and:
 
-    The arguments are those of :func:`connect`; ``interceptors`` stand around the calls that the
-    connecting side makes, or around those that the accepting side serves. ``authenticate`` is
-    for the accepting side, as in :func:`serve`; the block of one that refuses the other side raises
-    what it was refused with. The transport, or the stream, is closed when the block ends.
+    - ``transport``: a :class:`Transport`, or a ``trio.abc.Stream``.
+    - ``side``: ``"connecting"`` or ``"accepting"``.
+    - ``encoding``: for a stream what the connecting side chooses, ``"msgpack"`` by default; an
+      accepting side takes what the other has chosen, unless it names one. A transport has its own.
+    - ``dialect``: over a stream it has a message to a line.
+    - ``interceptors``: what stands around the calls that the connecting side makes, or around those
+      that the accepting side serves.
+    - ``authenticate``: for the accepting side, as in :func:`serve`; the block of one that refuses
+      the other side raises what it was refused with.
 
     What was sent last arrives though the other side still sends, on sockets and on whatever else
     is a ``trio.abc.HalfCloseableStream``. An ``SSLStream`` over a ``SocketStream`` has no such end:
     its socket may be reset, and the last messages be lost with that; :func:`connect` and
     :func:`serve` have it for ``tls://``.
+
+    Raises :exc:`TypeError` for what is neither a transport nor a stream, :exc:`ValueError` for
+    another ``side``, or another ``encoding`` than the transport's, :exc:`Unavailable` if the other
+    side of a stream is no server of streamrpc, and :exc:`RemoteProtocolError` if it is no client.
     """
     if not isinstance(transport, Transport | trio.abc.Stream):
         raise TypeError(f"{transport!r} must be a Transport or a trio.abc.Stream")

@@ -66,25 +66,46 @@ __all__ = [
 
 
 class Code(StrEnum):
-    """What went wrong, in gRPC's words; the last two are this protocol's own."""
+    """What went wrong, in gRPC's words; the last two are this protocol's own.
 
+    Each is a string, and equal to its name.
+    """
+
+    #: The other side stopped the call before it had finished (:exc:`CallCancelled`).
     CANCELLED = "CANCELLED"
+    #: The handler raised something without a code of its own (:exc:`RemoteError`).
     UNKNOWN = "UNKNOWN"
+    #: The arguments do not fit the method (:exc:`InvalidArgument`).
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    #: Time was up on the other side (:exc:`DeadlineExceeded`, :exc:`CleanupTimeout`).
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    #: Something that was asked for is not there (:exc:`NotFound`).
     NOT_FOUND = "NOT_FOUND"
+    #: Something that was to be made is there already (:exc:`AlreadyExists`).
     ALREADY_EXISTS = "ALREADY_EXISTS"
+    #: The caller is known and may not do this (:exc:`PermissionDenied`).
     PERMISSION_DENIED = "PERMISSION_DENIED"
+    #: A limit was reached (:exc:`ResourceExhausted`).
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    #: The system is not in the state that the call needs (:exc:`FailedPrecondition`).
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    #: The call was given up, for instance for a conflict with another (:exc:`Aborted`).
     ABORTED = "ABORTED"
+    #: A value lies outside what is there (:exc:`OutOfRange`).
     OUT_OF_RANGE = "OUT_OF_RANGE"
+    #: There is no such method (:exc:`Unimplemented`).
     UNIMPLEMENTED = "UNIMPLEMENTED"
+    #: Something broke that should not have (:exc:`InternalError`).
     INTERNAL = "INTERNAL"
+    #: The other side cannot be reached (:exc:`Unavailable`, :exc:`ConnectionLost`).
     UNAVAILABLE = "UNAVAILABLE"
+    #: Data is lost or damaged (:exc:`DataLoss`).
     DATA_LOSS = "DATA_LOSS"
+    #: The caller did not say who it is, or could not prove it (:exc:`Unauthenticated`).
     UNAUTHENTICATED = "UNAUTHENTICATED"
+    #: One side broke the protocol (:exc:`ProtocolError`).
     PROTOCOL_ERROR = "PROTOCOL_ERROR"
+    #: More was sent than was granted (:exc:`FlowControlError`).
     FLOW_CONTROL = "FLOW_CONTROL"
 
 
@@ -92,17 +113,27 @@ class RpcError(Exception):
     """Base of all errors of this library; a handler raises one to choose the code of its answer.
 
     ``message`` travels to the other side as it is, and so does ``data`` if the payload codecs can
-    encode it. A subclass chooses its code with a class attribute::
+    encode it; ``code`` is the class's unless it is given. A subclass chooses its code with a class
+    attribute::
 
         class OutOfStock(RpcError):
             code = Code.FAILED_PRECONDITION
+
+    On the other side it arrives as the class that this library has for its code, here
+    :exc:`FailedPrecondition`; only what ``@rpc(errors=…)`` lists arrives as itself.
     """
 
+    #: What went wrong: the class's own, or what ``code=`` has said.
     code: Code = Code.UNKNOWN
 
+    #: What happened, in words.
+    message: str
+    #: What else the handler has told; plain values (dicts, lists, strings, numbers), or None.
+    data: Any
     #: The exception's class as it was called where it was raised. Never looked up, only shown.
     name: str
-    #: The remote traceback as text; only there if the server sends it.
+    #: The remote traceback as text; None unless the other side sends it, which this library never
+    #: does.
     traceback: str | None = None
     #: True where the call was surely not run, so that sending it again, here or elsewhere, is safe.
     retry: bool = False

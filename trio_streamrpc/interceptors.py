@@ -4,7 +4,7 @@ Each function here makes one, for ``serve(…, interceptors=[…])`` around the 
 or for ``connect(…, interceptors=[…])`` around those that are made::
 
     interceptors = [log_calls(), limit_concurrency({"report": 2}), limit_rate(50, burst=100)]
-    await nursery.start(serve, Market(), url, interceptors=interceptors)
+    await nursery.start(partial(serve, interceptors=interceptors), Market(), url)
 
 The first in the list is the outermost: here every call is logged, and what it waited for a place
 is part of its duration. What an interceptor counts is its own: one object counts all the calls
@@ -46,9 +46,9 @@ S = TypeVar("S")
 def authorize(check: Callable[[Call], bool | Awaitable[bool]]) -> Interceptor:
     """An interceptor that asks about each call whether its caller may make it.
 
-    ``check`` is a function, async or not, that is given the :class:`Call`: who it is from
+    ``check`` is a function, async or not, that is given the :class:`.Call`: who it is from
     (``call.identity``, which ``authenticate`` has found out), its ``method``, its ``arguments`` and
-    its ``metadata``. True lets the call go on. With False it fails with :exc:`PermissionDenied`,
+    its ``metadata``. True lets the call go on. With False it fails with :exc:`.PermissionDenied`,
     and nothing of it has run: no generator, no context and no task has been started::
 
         def may(call: Call) -> bool:
@@ -56,13 +56,13 @@ def authorize(check: Callable[[Call], bool | Awaitable[bool]]) -> Interceptor:
 
         await nursery.start(partial(serve, interceptors=[authorize(may)]), Market(), url)
 
-    An :exc:`RpcError` that ``check`` raises is what the caller gets instead. Anything else than
+    An :exc:`.RpcError` that ``check`` raises is what the caller gets instead. Anything else than
     True and False is a :exc:`TypeError`: a ``return`` that was forgotten lets nobody through.
 
     It stands around calls of every kind, and around each call to a remote object, under the name
     that this has: who may open a ``transaction`` is asked again for ``transaction.debit``. What a
     stream or a context goes on to do after it was let through is not asked about any more. A
-    method that does not exist is :exc:`Unimplemented`, and ``check`` does not hear of it.
+    method that does not exist is :exc:`.Unimplemented`, and ``check`` does not hear of it.
 
     Raises :exc:`TypeError` for what cannot be called.
     """
@@ -102,8 +102,10 @@ def log_calls(
     context when it was left, a task when it has finished. An error is told as its code and its
     class.
 
-    ``logger`` is ``logging.getLogger("trio_streamrpc.calls")`` by default, and ``level`` a number
-    or a name of :mod:`logging`. Raises :exc:`TypeError` or :exc:`ValueError` for what is neither.
+    ``logger`` is ``logging.getLogger("trio_streamrpc.calls")`` by default, and ``level``, a number
+    or a name of :mod:`logging`, ``logging.INFO``.
+
+    Raises :exc:`TypeError` or :exc:`ValueError` for what is neither.
     """
     chosen = logging.getLogger("trio_streamrpc.calls") if logger is None else logger
     if not isinstance(chosen, logging.Logger | logging.LoggerAdapter):
@@ -157,7 +159,7 @@ def limit_concurrency(
 
     A call that finds no place waits for one, in order of arrival: while it waits it is cancelled
     like any other, and a deadline of its own passes. With ``refuse`` it fails at once with
-    :exc:`ResourceExhausted` instead. A stream, a context and a task keep their place until they
+    :exc:`.ResourceExhausted` instead. A stream, a context and a task keep their place until they
     have ended.
 
     ``limit`` is the number of places of each method. As a mapping it limits the methods that it
@@ -222,7 +224,7 @@ def limit_rate(
     It is a token bucket on Trio's clock: it holds ``burst`` tokens at first and at most, and gets
     ``rate`` more each second; a call takes one. A call that finds none waits for its token, in
     order of arrival; cancelled while it waits, it has taken none. With ``refuse`` it fails at once
-    with :exc:`ResourceExhausted` instead. How long calls run does not matter.
+    with :exc:`.ResourceExhausted` instead. How long calls run does not matter.
 
     Each method has a bucket of its own; with ``per_method=False`` all share one::
 

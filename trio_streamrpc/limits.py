@@ -16,14 +16,18 @@ MAX_INTEGER = 2**53
 class Window:
     """The capacity of a stream: how far its producer may run ahead of its consumer (R13).
 
-    ``items`` counts items, ``bytes`` the lengths of their encodings; whichever is used up first
-    stops the producer. A single item longer than ``bytes`` still gets through (R14).
+    Whichever of the two is used up first stops the producer. One that is named, as an argument or
+    an option, stays as it is; the window of a stream for which nobody has named one grows (R15).
 
     Raises :exc:`ValueError` if either is below 1 or is no integer.
     """
 
     items: int = 64
+    """How many items may be on their way or wait here."""
+
     bytes: int = 262_144
+    """How many bytes their encodings may have together. A single item that is longer still gets
+    through, alone (R14)."""
 
     def __post_init__(self) -> None:
         for name in ("items", "bytes"):

@@ -33,6 +33,7 @@ class PatientListener(trio.abc.Listener[trio.abc.Stream]):
         self._said = -math.inf
 
     async def accept(self) -> trio.abc.Stream:
+        """The next connection, however long there is no descriptor for it."""
         while True:
             try:
                 return await self._listener.accept()
@@ -49,4 +50,5 @@ class PatientListener(trio.abc.Listener[trio.abc.Stream]):
             LOGGER.error("nobody can be accepted: %s; it is tried again and again", error.strerror)
 
     async def aclose(self) -> None:
+        """Close the listener; connections are none of its business."""
         await self._listener.aclose()

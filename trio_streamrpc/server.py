@@ -226,27 +226,42 @@ async def serve(
 ) -> None:
     """Serve a service at a URL until cancelled: ``server = await nursery.start(serve, …)``.
 
-    It returns when ``await server.drain()`` has come to its end.
+    It returns when ``await server.drain()`` has come to its end. When it is cancelled, the handlers
+    that run are asked to stop, and have stopped when it returns. ``nursery.start`` passes arguments
+    on by position: with options it is ``nursery.start(partial(serve, limits=…), service, url)``.
 
-    ``service`` is an object with ``@rpc`` methods, or a mapping of names to such objects and to
-    functions. Port 0 takes any that is free; ``server.url`` has the real one.
+    - ``service``: an object with ``@rpc`` methods, or a mapping of names to such objects and to
+      functions.
+    - ``url``: ``ws://host:port/path`` (any path, if it has none), ``wss://…``, ``tcp://host:port``,
+      ``tls://host:port`` or ``unix:///path/of/the/socket``. Port 0 takes any that is free;
+      ``server.url`` has the real one. The file of a Unix socket has the permissions that the umask
+      leaves; it is removed when serving ends, and one that a dead server has left behind is
+      replaced.
+    - ``limits``: what is accepted from each client, how many clients, and how long is waited;
+      ``Limits()`` by default.
+    - ``interceptors``: what stands around every call that is served, the first outermost.
+    - ``authenticate``: who may come in, see below; by default everybody.
+    - ``allowed_origins``: which web pages may connect, see below.
+    - ``ssl_context``: an ``ssl.SSLContext`` with the certificate, which ``wss`` and ``tls`` need.
+    - ``converter``: a ``cattrs`` converter for types that msgspec does not know.
+    - ``mask_errors``: whether unexpected exceptions in handlers are kept from the callers, who get
+      :exc:`InternalError` with a reference that the log has beside the traceback. By default they
+      are told the exception's class and message, and have :exc:`RemoteError`.
+    - ``dialects``: the wires that are spoken, of those in :mod:`trio_streamrpc.dialects`. On a
+      WebSocket the subprotocol chooses; for a client without one it is its first message, which is
+      waited for until ``limits.handshake_timeout`` where there are several that connect so.
+    - ``reflection``: whether the namespace ``streamrpc`` is added, whose method
+      ``streamrpc.describe`` tells every client that may call it what the service has: names,
+      docstrings and types.
 
-    The URL is ``ws://host:port/path`` (any path, if it has none), ``wss://…``,
-    ``tcp://host:port``, ``tls://host:port`` or ``unix:///path/of/the/socket``; ``wss`` and ``tls``
-    need an ``ssl_context``. The file of a Unix socket has the permissions that the umask leaves;
-    it is removed when serving ends, and one that a dead server has left behind is replaced.
-
-    ``converter`` adds types that msgspec does not know; ``mask_errors`` keeps what handlers did
-    not mean to tell. ``interceptors`` stand around every call that is served, the first outermost.
-
-    ``authenticate`` is called with the :class:`Handshake` of each client before anything of it is
-    run (R25). What it gives is ``current_call().identity`` from then on. To refuse the client it
-    raises an :exc:`RpcError`, mostly :exc:`Unauthenticated` or :exc:`PermissionDenied`, which
-    ``connect`` raises there with its code and the first 200 characters of its message, and without
-    its ``data``. For any other exception (a :exc:`RemoteError` of a service that it has asked is
-    one), and for False, that is :exc:`Unauthenticated` without a word, and it is logged. It has
-    ``limits.handshake_timeout`` from the client's first byte on, and is cancelled when the client
-    goes away, or the server does.
+    ``authenticate`` is an async function that is called with the :class:`Handshake` of each client
+    before anything of it is run (R25). What it gives is ``current_call().identity`` from then on.
+    To refuse the client it raises an :exc:`RpcError`, mostly :exc:`Unauthenticated` or
+    :exc:`PermissionDenied`, which ``connect`` raises there with its code and the first 200
+    characters of its message, and without its ``data``. For any other exception (a
+    :exc:`RemoteError` of a service that it has asked is one), and for False, that is
+    :exc:`Unauthenticated` without a word, and it is logged. It has ``limits.handshake_timeout``
+    from the client's first byte on, and is cancelled when the client goes away, or the server does.
 
     ``allowed_origins`` are the web pages that may connect, ``["https://example.com"]``: a browser
     that comes from elsewhere is refused with HTTP status 403. Without it, those of the host that
@@ -255,18 +270,10 @@ async def serve(
     an attacker's too: where browsers can get to a server that has no ``authenticate``, list the
     origins.
 
-    ``dialects`` are the wires that are spoken, of those in :mod:`trio_streamrpc.dialects`. On a
-    WebSocket the subprotocol chooses; for a client without one it is its first message, which is
-    waited for until ``limits.handshake_timeout`` where there are several that connect so.
-
-    ``reflection`` adds the namespace ``streamrpc``, whose method ``streamrpc.describe`` tells every
-    client that may call it what the service has: names, docstrings and types.
-
     Raises :exc:`TypeError` for what is no service, or has a ``streamrpc`` of its own where
-    ``reflection`` adds it, :exc:`ValueError` for what is no URL or no origin, and for
-    ``allowed_origins`` where no browser connects (``tcp``, ``tls``, ``unix``), and
-    :exc:`OSError` if the address cannot be had. When it is cancelled, the handlers that run are
-    asked to stop, and have stopped when it returns.
+    ``reflection`` adds it, and for other arguments that cannot be; :exc:`ValueError` for what is no
+    URL or no origin, and for ``allowed_origins`` where no browser connects (``tcp``, ``tls``,
+    ``unix``); and :exc:`OSError` if the address cannot be had.
     """
     limits = checked_limits(limits)
     interceptors = checked(interceptors)

@@ -231,7 +231,7 @@ def rpc(
 ) -> Any:
     """Expose a method: only what is marked can be called from the other side.
 
-    Use it alone or with options, which :class:`RpcOptions` describes::
+    Use it alone or with options::
 
         @rpc
         async def price(self, symbol: str) -> float: ...
@@ -239,8 +239,30 @@ def rpc(
         @rpc(errors=(NoSuchSymbol,), cleanup=1.0)
         async def ticks(self, symbol: str) -> AsyncIterator[Tick]: ...
 
+    What a method is, its annotations say: one that gives ``AsyncIterator[T]`` is a stream, and any
+    other async function a call with one answer. A parameter that is an ``AsyncIterable[T]`` or a
+    ``Stream[T]`` takes an upload, an async ``Callable`` a callback; one that is called
+    ``task_status`` makes it a remote task, and ``@asynccontextmanager`` below a remote context.
+
+    - ``name``: what it is called on the wire; the function's name by default. No dots, and no
+      underscore in front.
+    - ``window``: the :class:`Window` of its stream, where the caller names none; by default
+      ``Limits.window`` of the caller, which grows.
+    - ``cleanup``: how many seconds a handler may take to clean up once it was asked to stop (R7a);
+      ``Limits.cleanup`` by default.
+    - ``errors``: a tuple of exception classes that arrive as themselves, with their attributes; all
+      of them are named differently. A caller with the same contract catches them.
+    - ``oneway``: the caller waits until the call is written, and for no answer (R11). For methods
+      with one answer that take neither streams nor callbacks.
+    - ``strict``: fields that a type does not have are errors, at any depth; otherwise they are
+      ignored, so that services can grow.
+
     It stands below ``@property``, ``@staticmethod`` and ``@classmethod``, and above
-    ``@asynccontextmanager``. Raises :exc:`TypeError` for what cannot be a method.
+    ``@asynccontextmanager``.
+
+    Raises :exc:`TypeError` or :exc:`ValueError` for what cannot be a method, or an option. What
+    does not fit the method's annotations is a :exc:`TypeError` of :func:`serve`, or of
+    :meth:`Connection.proxy`, which read them.
     """
     options = RpcOptions(name, window, cleanup, errors, oneway, strict)
     if function is None:

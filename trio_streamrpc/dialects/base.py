@@ -27,7 +27,7 @@ WAITING_CALLBACKS = 4096
 
 
 class Dialect(ABC):
-    """A wire that is spoken: given to ``serve(…, dialects=…)`` and ``connect(…, dialect=…)``."""
+    """Another system's wire: what ``serve(…, dialects=…)`` and ``connect(…, dialect=…)`` take."""
 
     #: What messages call it.
     name: ClassVar[str]

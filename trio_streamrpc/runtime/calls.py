@@ -38,8 +38,9 @@ class Call(Struct, frozen=True, eq=False):
     metadata: Mapping[str, Any]
     #: When the caller gives up, on Trio's clock; ``math.inf`` if never (R23).
     deadline: float
-    #: The arguments, for interceptors; a handler has its own, and these are empty.
+    #: The arguments by position, for interceptors; a handler has its own, and these are empty.
     args: tuple[Any, ...] = ()
+    #: The arguments by name, for interceptors.
     kwargs: Mapping[str, Any] = EMPTY
     #: The names of the parameters that take ``args``, as far as this side knows them.
     parameters: tuple[str, ...] = ()

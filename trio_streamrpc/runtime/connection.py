@@ -32,6 +32,7 @@ from trio_streamrpc.protocol.frames import Call, Goaway, Pong, is_absent
 from trio_streamrpc.runtime.callee import Callee
 from trio_streamrpc.runtime.caller import Caller
 from trio_streamrpc.runtime.calls import EMPTY, serves
+from trio_streamrpc.runtime.calls import Call as RunningCall
 from trio_streamrpc.runtime.failures import LOGGER, is_in_a_hurry
 from trio_streamrpc.runtime.greeting import Greeting
 from trio_streamrpc.runtime.options import encoded_metadata
@@ -431,6 +432,10 @@ class Connection(Face):
         self.lose(_closed_here())
         await trio.aclose_forcefully(self.transport)
         self.callee.report_leftovers()
+
+
+# Calls are known before connections are, and ``help(Call)`` resolves what its annotations say.
+RunningCall.__annotations__["connection"] = Connection
 
 
 def _closed_here() -> ConnectionLost:

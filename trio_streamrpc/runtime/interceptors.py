@@ -27,7 +27,8 @@ class Proceed(Protocol):
     async def __call__(self, call: Call | None = None, /) -> Any: ...
 
 
-#: What stands around each call: an async function that goes on with the call, or does not::
+#: What stands around each call: ``Callable[[Call, Proceed], Awaitable[Any]]``, an async function
+#: that goes on with the call, or does not::
 #:
 #:     async def timing(call: Call, proceed: Proceed) -> Any:
 #:         start = trio.current_time()
@@ -141,6 +142,7 @@ def check_awaited(given: Any, by: Interceptor, name: str) -> None:
 
 
 def name_of(interceptor: Interceptor) -> str:
+    """How messages call it."""
     return getattr(interceptor, "__qualname__", None) or repr(interceptor)
 
 

@@ -67,6 +67,9 @@ class Face(ABC):
     identity: Any
     #: What the other side's hello brought along (``connect(…, metadata=…)``); empty by default.
     metadata: Mapping[str, Any]
+    #: Where its handlers run: what is started here is cancelled when the connection ends, and an
+    #: exception that comes out of it ends the connection.
+    nursery: trio.Nursery
 
     def __init__(self, payloads: Payloads) -> None:
         self.payloads = payloads
@@ -114,6 +117,9 @@ class Face(ABC):
         capacity, which stays as it is; without one it starts at ``Limits.window`` and grows where
         it has to. A parameter of the method that is called ``window`` is given by position, or
         through :attr:`api`.
+
+        What it raises, its items raise, as :meth:`call` does. Raises :exc:`TypeError` for a
+        ``window`` that is none.
         """
         options = NO_OPTIONS if window is None else Options(window=window)
         return RemoteMethod(self.caller, untyped(method), options).stream(args, kwargs)

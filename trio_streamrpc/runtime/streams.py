@@ -37,16 +37,26 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class StreamStatistics:
-    """A stream's numbers at one moment; bytes are those of the items' encodings."""
+    """A stream's numbers at one moment: what :meth:`Stream.statistics` gives.
 
+    Bytes are those of the items' encodings.
+    """
+
+    #: How many items have arrived so far.
     items_received: int = 0
+    #: … and how many bytes they had.
     bytes_received: int = 0
+    #: How many of them wait here to be taken.
     items_buffered: int = 0
+    #: … and how many bytes they have.
     bytes_buffered: int = 0
-    #: What the producer may still send without another grant.
+    #: How many items the producer may still send without another grant.
     items_granted: int = 0
+    #: … and how many bytes.
     bytes_granted: int = 0
+    #: The most items that have waited here at once.
     peak_items_buffered: int = 0
+    #: The most bytes that have waited here at once.
     peak_bytes_buffered: int = 0
     #: Its window now: one that nobody has fixed grows when the link needs it. None before the call.
     window: Window | None = None
@@ -56,21 +66,32 @@ class Stream(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
     """The items that a remote method yields, one after another.
 
     Enter it with ``async with`` and iterate: leaving the block cancels the producer, and returns
-    once its ``finally`` has run. Iterating without a block works too; a ``break`` then cancels the
-    producer when the stream is collected, and nobody waits for its cleanup.
+    once its ``finally`` has run, at most ``Limits.cancel_timeout`` seconds later. Iterating without
+    a block works too; a ``break`` then cancels the producer when the stream is collected, and
+    nobody waits for its cleanup.
+
+    Nothing is sent before it is entered, or its first item asked for. A stream that takes an
+    upload or a callback has to be entered: these run in the block. Asked for an item before, it
+    raises :exc:`RuntimeError`; and so does a stream that is entered once it has begun. Leaving
+    raises as :meth:`aclose` does.
     """
 
     @abstractmethod
     async def receive(self) -> T_co:
         """The next item. If this is cancelled, nothing was taken.
 
-        Raises :exc:`trio.EndOfChannel` at the end, the stream's error after its last item, and
-        :exc:`trio.ClosedResourceError` once it was closed here.
+        Several tasks may receive; each item goes to one of them.
+
+        Raises :exc:`trio.EndOfChannel` at the end, the stream's error after its last item (an
+        :exc:`RpcError`), and :exc:`trio.ClosedResourceError` once it was closed here.
         """
 
     @abstractmethod
     def batches(self) -> AsyncIterator[list[T_co]]:
-        """Iterate over all that has arrived each time: lists of at least one item."""
+        """Iterate over all that has arrived each time: lists of at least one item.
+
+        It raises as :meth:`receive` does, and stops at the end.
+        """
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -82,7 +103,7 @@ class Stream(trio.abc.ReceiveChannel[T_co], Generic[T_co]):
 
     @abstractmethod
     def statistics(self) -> StreamStatistics:
-        """How much came, waits here and was granted."""
+        """How much came, waits here and was granted; before the call, nothing."""
 
 
 class RemoteStream(Stream[T_co]):

@@ -167,6 +167,7 @@ class SimulatedTransport(Transport):
             raise ConnectionLost("the other end was closed")
 
     def send_nowait(self, message: bytes | str) -> bool:
+        """Send one message; False where the network is cut, or full."""
         try:
             self._check()
         except ConnectionLost:
@@ -179,6 +180,7 @@ class SimulatedTransport(Transport):
         return True
 
     async def send(self, message: bytes | str) -> None:
+        """Send one message, once there is room on the way for it."""
         await trio.lowlevel.checkpoint()
         while True:
             self._check()
@@ -188,6 +190,7 @@ class SimulatedTransport(Transport):
                 await self._outgoing.changed.wait()
 
     async def receive(self) -> bytes | str:
+        """The next message, at the time when it arrives."""
         await trio.lowlevel.checkpoint()
         link = self._incoming
         while True:
@@ -206,6 +209,7 @@ class SimulatedTransport(Transport):
                 await link.changed.wait()
 
     async def aclose(self) -> None:
+        """Close this end; the other hears of it as late as of a message."""
         if not self._closed:
             self._closed = True
             self._outgoing.put(None, trio.current_time())

@@ -47,11 +47,18 @@ async def open_pair(
 ) -> AsyncIterator[Connection]:
     """A connection to a service in this process, over memory and without a socket.
 
-    ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
-    its own; ``serving`` is what the client's side serves. ``interceptors`` stand around what the
-    service's side serves, ``client_interceptors`` around what the client calls. ``authenticate``
-    decides about the client, as in ``serve``, by its ``metadata``. ``dialect`` is what both speak,
-    in the place of this protocol. When the block ends, both sides have.
+    ``async with open_pair(Market()) as connection``; when the block ends, both sides have.
+
+    - ``service``, ``interceptors``, ``authenticate`` and ``mask_errors`` are the service's side's,
+      as in :func:`~trio_streamrpc.serve`.
+    - ``serving``, ``client_interceptors`` and ``metadata`` are the client's side's, where
+      :func:`~trio_streamrpc.connect` has ``serving``, ``interceptors`` and ``metadata``.
+    - ``limits`` are the service's side's, and the client's too unless it has ``client_limits`` of
+      its own; ``Limits()`` by default.
+    - ``encoding``, ``dialect`` and ``converter`` are the same on both sides.
+
+    Raises :exc:`TypeError` or :exc:`ValueError` for arguments that cannot be, and what
+    ``authenticate`` refuses the client with.
     """
     dialect = other(dialect)
     if dialect is not None:

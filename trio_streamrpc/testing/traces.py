@@ -42,6 +42,7 @@ class Trace:
 
     def __init__(self, began: float = 0.0) -> None:
         self._began = began
+        #: Each message, with its ``time``, ``arrow``, ``message`` and ``frames``.
         self.said: list[Said] = []
 
     def note(self, time: float, arrow: str, message: bytes | str) -> None:

@@ -25,6 +25,8 @@ class Transport(trio.abc.AsyncResource):
     one task receives; they may be different tasks. Whatever breaks below it is raised as
     :exc:`~trio_streamrpc.ConnectionLost`, and input that is no message of its kind as
     :exc:`~trio_streamrpc.RemoteProtocolError`; nothing else, and no group.
+
+    The rest has defaults that are right for a transport that has nothing of it to tell or to do.
     """
 
     #: What its messages are: "msgpack" (bytes) or "json" (str) (R2).
@@ -41,6 +43,7 @@ class Transport(trio.abc.AsyncResource):
     last_heard: float = float("-inf")
     #: Why it is to be closed, in WebSocket's numbers; set before ``aclose``, for those who can say.
     close_code: int = 1000
+    #: … and in words, of 100 characters at most.
     close_reason: str = ""
 
     #: The nursery that its own tasks live in, if it has one: it lasts as long as the transport, and
@@ -53,16 +56,20 @@ class Transport(trio.abc.AsyncResource):
         """Send one message without waiting; not while another is being sent.
 
         False if that cannot be done, or not for all of it: then :meth:`send` has to be called with
-        the same message, before any other, and sends what is left of it.
+        the same message, before any other, and sends what is left of it. It raises nothing: what
+        has broken is for :meth:`send` and :meth:`receive` to tell.
         """
         return False
 
     def certificate(self) -> Mapping[str, Any] | None:
-        """The other end's certificate, verified, as :meth:`ssl.SSLSocket.getpeercert` gives it."""
+        """The other end's certificate, verified, as :meth:`ssl.SSLSocket.getpeercert` gives it.
+
+        None if it has shown none, or the transport knows of none.
+        """
         return None
 
     def limit(self, max_message_bytes: int) -> None:
-        """From now on, hold no more of a message that has not come whole than this allows."""
+        """From now on, hold no more of a message that has not come whole than that allows."""
 
     def ask(self) -> bool:
         """Ask the other end whether it is there, below the messages; False if that cannot be done.
@@ -72,12 +79,18 @@ class Transport(trio.abc.AsyncResource):
         return False
 
     def put_back(self, message: bytes | str) -> None:
-        """Give a message back that was received first, to whoever receives next."""
+        """Give a message back that was received first, to whoever receives next.
+
+        A transport need not know how to, unless dialects are chosen over it.
+        """
         raise NotImplementedError
 
     @abstractmethod
     async def send(self, message: bytes | str) -> None:
-        """Send one message. If this is cancelled, the transport is of no use any more."""
+        """Send one message. If this is cancelled, the transport is of no use any more.
+
+        Raises :exc:`~trio_streamrpc.ConnectionLost` if it cannot be sent.
+        """
 
     @abstractmethod
     async def receive(self) -> bytes | str:

@@ -33,8 +33,7 @@ async def check_transport(make_pair: MakePair) -> None:
 
     ``make_pair()`` makes two ends that are connected to each other, the connecting side's first: as
     a tuple, as a coroutine that gives one, or, best, as an async context manager, which may hold
-    open what they need. It is called once for each of :data:`TRANSPORT_CHECKS`; what is left open
-    is closed by force.
+    open what they need. It is called once for each check; what is left open is closed by force.
 
     Raises :exc:`AssertionError` for the first promise that is not kept, or what the transport
     raised instead of what it should have; a note says which check it was.

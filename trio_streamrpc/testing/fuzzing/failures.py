@@ -37,6 +37,7 @@ class Fault(StrEnum):
 class Failure:
     """One of them, of one method."""
 
+    #: Which of the ways it is.
     fault: Fault
     #: The method's dotted name; empty where it is not known which it was.
     method: str

@@ -1,6 +1,6 @@
 """Hypothesis strategies: for the wire as it is, as it may be, and as it must not be; for services.
 
-=====================  =========================================================================
+====================== ===========================================================================
 ``frames``             one frame, as a plain dict: valid, or valid in form and hostile
 ``sequences``          what the other side may say, frame after frame, from a state of an id
 ``damage``             messages that were broken on the way
@@ -8,7 +8,7 @@
 ``schedules``          delays, splits, cuts and cancellations; networks
 ``values``             values of a type hint: anywhere, at its edges, and of another type
 ``calls``              calls of a service: arguments, uploads, and what is done with what comes
-=====================  =========================================================================
+====================== ===========================================================================
 
 They need Hypothesis, which the extra ``testing`` installs.
 """

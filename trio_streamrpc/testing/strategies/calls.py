@@ -66,8 +66,13 @@ class ServiceCall:
     """The dotted name."""
 
     kind: Kind = Kind.UNARY
+    """How it is called."""
+
     args: tuple[Any, ...] = ()
+    """Its arguments by position: values, :class:`Upload` and :class:`Callback`."""
+
     kwargs: dict[str, Any] = field(default_factory=dict)
+    """Its arguments by name."""
 
     take: int = 0
     """How many items of a stream are taken."""
