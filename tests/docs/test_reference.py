@@ -1,21 +1,36 @@
-"""The API reference has every public name, once, with all that is said of it."""
+"""The API reference has every public name, once, with all that is said of it; its examples run."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
 import pydoc
 import re
 import zlib
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 import trio_streamrpc
 from docs import inventories, public
-from trio_streamrpc import Connection, Server
+from tests.end_to_end import test_api
+from trio_streamrpc import (
+    Connection,
+    PermissionDenied,
+    Server,
+    Unauthenticated,
+    connect,
+    rpc,
+)
+from trio_streamrpc.contract.methods import MethodTable
+from trio_streamrpc.interceptors import authorize
+from trio_streamrpc.testing import open_pair
 
 ROOT = Path(public.__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -138,3 +153,112 @@ def test_the_pytest_plugin_is_in_the_reference() -> None:
     assert options
     text = (REFERENCE / "testing.md").read_text(encoding="utf-8")
     assert [each for each in fixtures + options if f"`{each}" not in text] == []
+
+
+# --- what the pages show
+
+
+def blocks(page: str) -> list[str]:
+    text = (REFERENCE / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+async def run(code: str, names: dict[str, Any]) -> None:
+    """Run what stands in a page as if it stood in an async function."""
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    running = eval(compile(code, "page", "exec", flags=flags), names)
+    if running is not None:
+        await running
+
+
+def test_the_shapes_of_call_are_those_that_are_tested() -> None:
+    """Each method that is shown is there, as it is called over a WebSocket elsewhere."""
+    names = dict(vars(test_api))
+    exec(blocks("shapes.md")[0], names)
+    shown, tested = (MethodTable.of_contract(each) for each in (names["Market"], test_api.Market))
+    assert len(shown) == 7
+    for name, method in shown.items():
+        assert method.kind is tested[name].kind
+        assert method.result_type == tested[name].result_type
+        assert [(each.name, each.annotation) for each in method.parameters] == [
+            (each.name, each.annotation) for each in tested[name].parameters
+        ]
+
+
+async def test_the_shapes_of_call_are_used_as_it_is_shown(
+    autojump_clock: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def read_ticks() -> AsyncIterator[test_api.Tick]:
+        for price in range(3):
+            yield test_api.Tick("ACME", float(price))
+
+    async def keyboard() -> AsyncIterator[str]:
+        yield "hello"
+
+    seen: list[float] = []
+
+    async def show_progress(share: float) -> None:
+        seen.append(share)
+
+    service = test_api.Market()
+    async with open_pair(service) as connection, trio.open_nursery() as nursery:
+        names: dict[str, Any] = {
+            "Market": test_api.Market,
+            "connection": connection,
+            "keyboard": keyboard,
+            "nursery": nursery,
+            "read_ticks": read_ticks,
+            "show_progress": show_progress,
+        }
+        await run(blocks("shapes.md")[1], names)
+        nursery.cancel_scope.cancel()
+    assert (names["price"], names["count"]) == (99.5, 3)
+    assert names["tick"].price == 101.0
+    assert "ticks closed" in service.events
+    assert capsys.readouterr().out == "you said hello\n"
+    assert seen
+    assert service.accounts == {"alice": -5}
+
+
+class User:
+    def __init__(self, *, is_admin: bool) -> None:
+        self.is_admin = is_admin
+
+
+class Users:
+    """By their tokens."""
+
+    async def find(self, token: str) -> User | None:
+        known = {"first": User(is_admin=True), "second": User(is_admin=False)}
+        return known.get(token)
+
+
+class Settings:
+    @rpc
+    async def theme(self) -> str:
+        return "dark"
+
+
+async def test_who_may_call_is_decided_as_it_is_shown() -> None:
+    gate = blocks("serving.md")[-1]
+    async with trio.open_nursery() as nursery:
+        names = {
+            **vars(trio_streamrpc),
+            "Market": lambda: {"settings": Settings()},
+            "User": User,
+            "authorize": authorize,
+            "nursery": nursery,
+            "partial": partial,
+            "users": Users(),
+        }
+        await run(gate, names)
+        url = names["server"].url
+        async with connect(url, metadata={"token": "first"}) as connection:
+            assert await connection.call("settings.theme") == "dark"
+        async with connect(url, metadata={"token": "second"}) as connection:
+            with pytest.raises(PermissionDenied):
+                await connection.call("settings.theme")
+        with pytest.raises(Unauthenticated, match=r"^there is no such token$"):
+            async with connect(url):
+                pytest.fail("the block must not begin")
+        nursery.cancel_scope.cancel()
