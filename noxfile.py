@@ -87,9 +87,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def tables(session: nox.Session) -> None:
-    """Write the tables of the documents that are made from the code."""
-    session.install("-e", ".")
+    """Write the tables of the documents, and the page for machines, from the code."""
+    session.install("-e", ".[cli,testing]")
     session.run("python", "docs/tables.py")
+    session.run("python", "docs/llms.py")
 
 
 @nox.session

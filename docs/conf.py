@@ -33,6 +33,7 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = "trio_streamrpc"
+html_extra_path = ["llms.txt"]
 copybutton_exclude = ".linenos, .gp, .go"
 # A part of a file is shown without the blank lines between it and the next.
 highlight_options = {"python": {"stripnl": True}}

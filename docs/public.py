@@ -26,6 +26,7 @@ __all__ = [
     "MODULES",
     "comment_of",
     "comment_on",
+    "definition_of",
     "has_constructor",
     "members_of",
     "names_of",
@@ -118,13 +119,21 @@ def _is_documented(cls: type, name: str) -> bool:
 
 def comment_on(name: str) -> str:
     """What the source says of a public value that is no class and no function."""
-    module, _, name = name.rpartition(".")
-    for node in _statements(ast.parse(_source_of(module)).body):
-        if isinstance(node, ast.ImportFrom) and name in [each.asname for each in node.names]:
-            return comment_on(f"{node.module}.{name}")
-        if _assigned(node) == name:
-            return _comment_before(node, _source_of(module).splitlines())
-    raise LookupError(name)
+    node, lines = definition_of(name)
+    return _comment_before(node, lines)
+
+
+def definition_of(name: str) -> tuple[ast.stmt, list[str]]:
+    """The last statement that defines a public name, and the lines of the file that it is in."""
+    module, _, short = name.rpartition(".")
+    source = _source_of(module)
+    found: list[ast.stmt] = []
+    for node in _statements(ast.parse(source).body):
+        if isinstance(node, ast.ImportFrom) and short in [each.asname for each in node.names]:
+            return definition_of(f"{node.module}.{short}")
+        if _assigned(node) == short:
+            found.append(node)
+    return found[-1], source.splitlines()
 
 
 def _source_of(module: str) -> str:
@@ -167,8 +176,8 @@ def _is_constructor(node: ast.stmt) -> bool:
 
 
 def _assigned(node: ast.stmt) -> str | None:
-    """What a statement defines: a method, or an attribute by its value or its type."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    """What a statement defines: a class, a function, or a name by its value or its type."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return node.name
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     for each in targets:
