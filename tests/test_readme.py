@@ -41,5 +41,6 @@ def test_ci_runs_the_command_that_the_readme_gives() -> None:
 
 def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", README)
+    links += re.findall(r'(?:src|srcset)="([^"]+)"', README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
