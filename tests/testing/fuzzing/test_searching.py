@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
+import cattrs
 import pytest
 import trio
 from hypothesis import settings
-from trio.testing import MockClock
 
+from tests.testing.fuzzing.pasted import run
 from tests.testing.fuzzing.services import BUGS, Buggy, Busy, Correct, Stubborn
-from trio_streamrpc import rpc
+from trio_streamrpc import Limits, Window, rpc
 from trio_streamrpc.testing import (
     Fault,
     ServiceFalsified,
@@ -22,7 +23,7 @@ from trio_streamrpc.testing import (
     fuzz,
     run_repeatably,
 )
-from trio_streamrpc.testing.fuzzing.searching import Found, Report
+from trio_streamrpc.testing.fuzzing.searching import Report
 
 #: All 2,000 examples where there is time.
 EXAMPLES = 2_000 if settings().max_examples > 100 else 100
@@ -62,18 +63,6 @@ def test_the_code_can_be_pasted(report: Report) -> None:
             run(found)
             pytest.fail(f"it passes:\n{found.code}")
         assert found.failure.key in [each.key for each in caught.value.failures]
-
-
-def run(found: Found) -> None:
-    """Run the test that was made."""
-    names: dict[str, Any] = {}
-    exec(compile(found.code, "pasted", "exec"), names)
-    [test] = [
-        each
-        for name, each in names.items()
-        if name.startswith("test_") and inspect.isfunction(each)
-    ]
-    trio.run(test, None, clock=MockClock(autojump_threshold=0))
 
 
 def test_the_report_tells_all_of_it(report: Report) -> None:
@@ -173,7 +162,25 @@ def test_one_that_is_given_is_used_for_all() -> None:
     fuzz(Counted(open=True), examples=5)
     assert Counted.made == 1
     report = find_failures(Counted(open=False), examples=5)
-    assert "check_service(Counted()) as connection" in str(report)
+    assert "# service is to be what the fuzzer had.\n" in str(report)
+    assert "check_service(service) as connection" in str(report)
+    with pytest.raises(ServiceFalsified):
+        run(report.found[0], service=Counted(open=False))
+
+
+def test_what_it_was_fuzzed_with_is_in_the_test() -> None:
+    given = Limits(window=Window(2, 100))
+    converter = cattrs.Converter()
+    report = find_failures(
+        partial(Counted, open=False), examples=5, limits=given, converter=converter, patience=100
+    )
+    for told in (
+        "limits=Limits(window=Window(items=2, bytes=100)",
+        "converter=converter, patience",
+    ):
+        assert told in str(report)
+    with pytest.raises(ServiceFalsified):
+        run(report.found[0], service=partial(Counted, open=False), converter=converter)
 
 
 def test_a_mapping_is_a_service() -> None:

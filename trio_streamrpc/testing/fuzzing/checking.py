@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Final
 
 import cattrs
@@ -25,7 +26,7 @@ from trio_streamrpc.testing.networks import Network, open_simulated_transports
 from trio_streamrpc.testing.scheduling import choose_seed, repeatable
 from trio_streamrpc.testing.simulation import Run, remember_run
 
-__all__ = ["LIMITS", "ServiceMaker", "check_service", "open_service"]
+__all__ = ["LIMITS", "PATIENCE", "ServiceMaker", "check_service", "makes", "open_service"]
 
 #: A service; its class; what makes one; or an async context manager that gives one.
 ServiceMaker = object | Callable[[], Any]
@@ -33,18 +34,25 @@ ServiceMaker = object | Callable[[], Any]
 #: Small windows, so that it shows early who minds them.
 LIMITS: Final = Limits(window=Window(4, 4096), max_window=Window(4, 4096), cancel_timeout=30.0)
 
+#: How long a caller waits who waits for an answer, in seconds.
+PATIENCE: Final = 600.0
 #: How long what a service has started may take to end after its connection, in seconds.
 SETTLING: Final = 10
 #: How often it is tried to end what does not end by itself.
 ATTEMPTS: Final = 100
 
 
+def makes(service: ServiceMaker) -> bool:
+    """Whether it makes services, and is none itself."""
+    return inspect.isclass(service) or inspect.isroutine(service) or isinstance(service, partial)
+
+
 @asynccontextmanager
 async def open_service(service: ServiceMaker) -> AsyncIterator[Any]:
     """The service itself, made if it has to be."""
     made: Any = service
-    if inspect.isclass(service) or inspect.isroutine(service):
-        made = service()
+    if makes(service):
+        made = made()
     if inspect.isawaitable(made):
         made = await made
     if isinstance(made, AbstractAsyncContextManager):
@@ -63,7 +71,7 @@ async def check_service(
     encoding: Encoding = "msgpack",
     limits: Limits = LIMITS,
     converter: cattrs.Converter | None = None,
-    patience: float = 600.0,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Connection]:
     """As :func:`.simulate`, and the service is watched: what :func:`.fuzz` pastes into tests.
 

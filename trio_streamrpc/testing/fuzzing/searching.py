@@ -18,7 +18,7 @@ from hypothesis.reporting import with_reporter
 
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.limits import Limits
-from trio_streamrpc.testing.fuzzing.checking import LIMITS, ServiceMaker, open_service
+from trio_streamrpc.testing.fuzzing.checking import LIMITS, PATIENCE, ServiceMaker, open_service
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault, ServiceFalsified
 from trio_streamrpc.testing.fuzzing.pasting import code_of
 from trio_streamrpc.testing.fuzzing.plans import Plan, alone, plans, smaller
@@ -83,7 +83,7 @@ def fuzz(
     seed: int = 0,
     limits: Limits = LIMITS,
     converter: cattrs.Converter | None = None,
-    patience: float = 600.0,
+    patience: float = PATIENCE,
 ) -> Report:
     """Call a service in every way that its annotations allow, and some that they do not.
 
@@ -91,7 +91,8 @@ def fuzz(
     that each example has a new one; one that is given itself is used for all of them. ``methods``
     are the dotted names of those that are called, all of them by default. The search ends after so
     many ``seconds``, or after so many ``examples``; what is found is then made small, which takes
-    some seconds more for each failure. The same ``seed`` tries the same examples.
+    some seconds more for each failure. The same ``seed`` tries the same examples, in a process that
+    has imported the same modules: Hypothesis looks for values in them.
 
     Arguments are of the annotated types and at their edges, or of other types, which is to be
     ``INVALID_ARGUMENT``. Calls run at the same time, are cancelled at any moment, and are left in
@@ -118,7 +119,7 @@ def find_failures(
     seed: int = 0,
     limits: Limits = LIMITS,
     converter: cattrs.Converter | None = None,
-    patience: float = 600.0,
+    patience: float = PATIENCE,
 ) -> Report:
     """As :func:`fuzz`, and gives the report whatever is in it."""
     table = trio.run(_table_of, service)
@@ -195,7 +196,7 @@ class _Search:
         self.known.add(failure.key)
         if not flaky:
             failure, plan = self.smallest(failure, plan)
-        code = code_of(self.setting.service, plan, failure)
+        code = code_of(self.setting, plan, failure)
         self.report.found.append(Found(failure, plan, code, flaky))
         if failure.fault in ENDLESS and failure.method in self.methods:
             self.methods.remove(failure.method)
