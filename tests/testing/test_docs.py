@@ -45,12 +45,12 @@ def run(place: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_snippets_run(place: Path) -> None:
     files = len(list(place.iterdir()))
-    assert files == len(blocks("python")) == 9
+    assert files == len(blocks("python")) == 10
     loads = [] if IS_INSTALLED else ["-p", NAME]
     options = ["-q", "-p", "no:cacheprovider", "-o", "trio_mode=true"]
     done = run(place, "-m", "pytest", *loads, *options, ".")
     assert done.returncode == 0, done.stdout
-    assert "12 passed" in done.stdout
+    assert "13 passed" in done.stdout
 
 
 def test_the_command_runs(place: Path) -> None:

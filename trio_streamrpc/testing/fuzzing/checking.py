@@ -81,21 +81,30 @@ async def check_service(
     When the block ends, the connection does; then :exc:`.ServiceFalsified` is raised if the service
     has raised what it does not declare, has not finished a cleanup, has left a task behind, has
     given what does not match its annotations, has produced what nobody took, has spun, or has not
-    answered a unary call in ``patience`` simulated seconds, which ends the block. It is raised in
-    the place of what the block has raised.
+    answered in ``patience`` simulated seconds a call whose caller waits for that, which ends the
+    block. So it is if the context manager raises something when it is left: what is to hold of a
+    service when everything has ended can be asserted there. It is raised in the place of what the
+    block has raised.
     """
     watch, seed = Watch(patience), choose_seed(seed)
     failed: BaseException | None = None
     with repeatable(seed), _heard_by(watch):
         trio.lowlevel.add_instrument(watch)
+        made = None
         try:
             async with open_service(service) as made:
-                async with _open_watched(
-                    watch, made, network, seed, encoding, limits, converter
-                ) as connection:
-                    yield connection
+                try:
+                    async with _open_watched(
+                        watch, made, network, seed, encoding, limits, converter
+                    ) as connection:
+                        yield connection
+                except Exception as error:
+                    # No business of the service's context manager.
+                    failed = error
         except Exception as error:
-            failed = error
+            if made is None:
+                raise
+            watch.note_broken(error)
         finally:
             trio.lowlevel.remove_instrument(watch)
     if watch.failures:

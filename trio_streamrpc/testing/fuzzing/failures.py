@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,11 @@ import trio_streamrpc
 __all__ = ["Failure", "Fault", "ServiceFalsified"]
 
 #: Where the frames lie that are not the service's, and how many of its are shown.
-LIBRARY: Final = (str(Path(trio_streamrpc.__file__).parent), str(Path(trio.__file__).parent))
+LIBRARY: Final = (
+    str(Path(trio_streamrpc.__file__).parent),
+    str(Path(trio.__file__).parent),
+    contextlib.__file__,
+)
 FRAMES: Final = 4
 
 
@@ -30,6 +35,7 @@ class Fault(StrEnum):
     RUNS_AHEAD = "produces though nobody takes: it ignores backpressure"
     HANGS = "does not come to an end"
     SPINS = "keeps the scheduler busy without waiting for anything"
+    BROKEN = "was not in order when it was closed"
     UNCHECKED = "has not refused arguments of the wrong type with INVALID_ARGUMENT"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import cattrs
 import trio
@@ -27,9 +27,6 @@ from trio_streamrpc.testing.strategies.calls import ServiceCall
 __all__ = ["Left", "Setting", "move_on_after_steps", "open_task", "run_plan", "take"]
 
 T = TypeVar("T")
-
-#: How long a caller stays in a context or with a task, in seconds.
-PATIENCE: Final = 120.0
 
 
 class Left(Exception):
@@ -147,9 +144,8 @@ async def _in_full(connection: Connection, call: ServiceCall) -> Any:
             opened = open_task(connection, call.method, *call.args, **call.kwargs)
         else:
             opened = connection.context(call.method, *call.args, **call.kwargs)
-        with trio.move_on_after(PATIENCE):
-            async with opened:
-                await _stay(call)
+        async with opened:
+            await _stay(call)
     return None
 
 

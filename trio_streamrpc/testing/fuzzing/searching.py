@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
+import logging
 import math
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,7 +93,8 @@ def fuzz(
     """Call a service in every way that its annotations allow, and some that they do not.
 
     ``service`` is its class, or a function that makes it or an async context manager around it, so
-    that each example has a new one; one that is given itself is used for all of them. ``methods``
+    that each example has a new one; one that is given itself is used for all of them. What the
+    context manager raises when it is left is held against the service, too. ``methods``
     are the dotted names of those that are called, all of them by default. The search ends after so
     many ``seconds``, or after so many ``examples``; what is found is then made small, which takes
     some seconds more for each failure. The same ``seed`` tries the same examples, in a process that
@@ -134,7 +140,8 @@ def find_failures(
         most=(EXAMPLES if seconds is None else 10**9) if examples is None else examples,
         deadline=time.monotonic() + (math.inf if seconds is None else seconds),
     )
-    search.run()
+    with _quiet():
+        search.run()
     return search.report
 
 
@@ -251,6 +258,25 @@ class _Search:
             if failure.key == self.target:
                 self.found = failure, plan
                 raise _Falsified(str(failure))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Python and Trio are silent about generators that will not be closed: the report tells."""
+    log, hook = logging.getLogger("trio.async_generator_errors"), sys.unraisablehook
+    was = log.disabled
+
+    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+        if not inspect.isasyncgen(unraisable.object):
+            hook(unraisable)
+
+    log.disabled, sys.unraisablehook = True, tell
+    try:
+        yield
+        # Those that nobody has a reference to any more are to be closed now.
+        gc.collect()
+    finally:
+        log.disabled, sys.unraisablehook = was, hook
 
 
 def _say_nothing(text: object) -> None:

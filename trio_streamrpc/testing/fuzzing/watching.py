@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
+import ctypes
 import logging
-import types
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -18,27 +17,31 @@ from trio_streamrpc.contract.method import Method
 from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.payloads import Payloads
 from trio_streamrpc.contract.signatures import Kind
+from trio_streamrpc.errors import RemoteError
+from trio_streamrpc.nurseries import leaves
 from trio_streamrpc.protocol.binary import Encoded
-from trio_streamrpc.runtime.calls import CURRENT_CALL
+from trio_streamrpc.runtime.calls import CURRENT_CALL, SERVING
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.testing.fuzzing.buffers import held_by
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault
 from trio_streamrpc.testing.traces import Trace
 
 __all__ = ["Watch"]
 
-#: How many steps the scheduler may do in no time at all.
-MAX_STEPS: Final = 10_000
+#: How many steps a task may take in no time at all; and how many more once one has.
+MAX_STEPS: Final = 20_000
+MORE_STEPS: Final = 2_000
 #: … and how often time is moved on, by how many seconds, for the sake of what waits beside it.
 MAX_JUMPS: Final = 8
 JUMP: Final = 5.0
+#: How often something is thrown into a task that does not end, before it is not run any more.
+MAX_THROWS: Final = 10
 GIVEN_UP: Final = "given up by the fuzzer"
 #: How often streams are looked at, in seconds; how often in a row one that nobody reads has to have
 #: grown, and by how many items in all, to be one that ignores it.
 INTERVAL: Final = 2.0
 LOOKS: Final = 4
 GROWTH: Final = 8
-#: How much of what a stream holds is looked at.
-MAX_OBJECTS: Final = 20_000
 
 
 class Abandoned(Exception):
@@ -56,11 +59,15 @@ class Watch(trio.abc.Instrument, logging.Handler):
         self.tasks: dict[trio.lowlevel.Task, str] = {}
         #: Set when something was found that the run cannot go on with.
         self.broken = trio.Event()
-        self._steps = 0
+        self._steps: Counter[trio.lowlevel.Task] = Counter()
         self._at = -1.0
         self._jumps = 0
-        #: The iterators of the streams that run, and what each was seen to hold, look after look.
+        self._throws: Counter[trio.lowlevel.Task] = Counter()
+        #: The iterators of the streams that run, by the ids of their calls, and what each was seen
+        #: to hold, look after look.
         self._iterators: dict[int, tuple[str, Any, list[int]]] = {}
+        #: The service, and the objects in it that have methods.
+        self._owners: list[Any] = []
         self._since: dict[int, float] = {}
         self._table: MethodTable | None = None
         self._over = False
@@ -69,6 +76,12 @@ class Watch(trio.abc.Instrument, logging.Handler):
         """Remember it, once."""
         if all(each.key != failure.key for each in self.failures):
             self.failures.append(failure)
+
+    def note_broken(self, error: BaseException) -> None:
+        """What held the service has raised this when it was left."""
+        told = [each for each in leaves(error) if not isinstance(each, Abandoned)]
+        if told:
+            self.note(Failure.of_exception(Fault.BROKEN, "", told[0]))
 
     # --- its results, and its iterators
 
@@ -84,6 +97,7 @@ class Watch(trio.abc.Instrument, logging.Handler):
 
     def _method(self, method: Method, payloads: Payloads) -> Method:
         function = method.function
+        self._owners.append(getattr(function, "__self__", None))
         if method.kind is Kind.SERVER_STREAM and function is not None:
             function = self._remembering(method, function)
         watched = replace(method, function=function)
@@ -107,7 +121,9 @@ class Watch(trio.abc.Instrument, logging.Handler):
     def _remembering(self, method: Method, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             iterator = function(*args, **kwargs)
-            self._iterators[id(iterator)] = (method.name, iterator, [])
+            serving = SERVING.get()
+            if serving is not None and serving.root is not None:
+                self._iterators[serving.root.id] = (method.name, iterator, [])
             return iterator
 
         return call
@@ -120,7 +136,9 @@ class Watch(trio.abc.Instrument, logging.Handler):
             return
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
+        if error is not None and all(isinstance(each, RemoteError) for each in leaves(error)):
+            pass  # the caller's own, wrapped by a nursery that it has gone through
+        elif error is not None:
             method = text.removesuffix(" failed")
             known = self._table is not None and method in self._table
             if not self._was_wrong_result(method, error):
@@ -145,13 +163,18 @@ class Watch(trio.abc.Instrument, logging.Handler):
         self.tasks.pop(task, None)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._throws[task] > MAX_THROWS and _can_be_dropped(task):
+            _drop(task)
+            return
         now = trio.current_time()
         if now != self._at:
-            self._at, self._steps = now, 0
-        self._steps += 1
-        if self._steps == MAX_STEPS:
-            if not self._over:
-                self._found_spinning(method_of(task) or self.tasks.get(task, ""))
+            self._at = now
+            self._steps.clear()
+        self._steps[task] += 1
+        # Of what is broken already, no more is to be told than that it does not end.
+        if self._steps[task] >= (MORE_STEPS if self.broken.is_set() else MAX_STEPS):
+            if not self._over and not self.broken.is_set():
+                self._found_spinning(task)
             # Nobody waits, so time would stand still, and whatever is to end this with it.
             clock = trio.lowlevel.current_clock()
             assert isinstance(clock, MockClock)
@@ -159,16 +182,21 @@ class Watch(trio.abc.Instrument, logging.Handler):
             self._jumps += 1
         if self._jumps > MAX_JUMPS and method_of(task):
             # It does not even end when it is cancelled.
+            self._throws[task] += 1
             task._next_send_fn = task.coro.throw  # noqa: SLF001
             task._next_send = Abandoned(GIVEN_UP)  # noqa: SLF001
 
-    def _found_spinning(self, method: str) -> None:
+    def _found_spinning(self, task: trio.lowlevel.Task) -> None:
+        """That task spins, or one of a call's that keeps it busy."""
         for name, iterator, _ in self._iterators.values():
-            if held_by(iterator) > 1000:
+            if held_by(iterator, self._owners) > 1000:
                 self.note(Failure(Fault.RUNS_AHEAD, name, "without ever waiting"))
                 break
         else:
-            self.note(Failure(Fault.SPINS, method, f"{MAX_STEPS} steps, and no time passes"))
+            busiest = [task, *(each for each, _ in self._steps.most_common())]
+            methods = [method_of(each) or self.tasks.get(each, "") for each in busiest]
+            message = f"{self._steps[task]} steps, and no time passes"
+            self.note(Failure(Fault.SPINS, next(filter(None, methods), ""), message))
         self.broken.set()
 
     async def look(self, server: Connection) -> None:
@@ -179,24 +207,21 @@ class Watch(trio.abc.Instrument, logging.Handler):
             now, since = trio.current_time(), {}
             for number, handler in running(server).items():
                 since[number] = self._since.get(number, now)
-                if handler.method.kind is Kind.UNARY and now - since[number] > self.patience:
-                    message = f"not after {self.patience:g} s"
+                if not has_answered(handler) and now - since[number] > self.patience:
+                    message = f"its caller has nothing after {self.patience:g} s"
                     self.note(Failure(Fault.HANGS, handler.method.name, message))
                     self.broken.set()
             self._since = since
 
     def _look_at_streams(self, server: Connection) -> None:
-        stalled = {
-            handler.method.name
-            for handler in running(server).values()
-            if handler.exchange.credit is not None and not handler.exchange.credit.open
-        }
-        for name, iterator, seen in self._iterators.values():
-            frame = getattr(iterator, "ag_frame", None)
-            if name not in stalled or (hasattr(iterator, "ag_frame") and frame is None):
+        handlers = running(server)
+        for id, (name, iterator, seen) in self._iterators.items():
+            credit = handlers[id].exchange.credit if id in handlers else None
+            has_ended = hasattr(iterator, "ag_frame") and iterator.ag_frame is None
+            if credit is None or credit.open or has_ended:
                 seen.clear()
                 continue
-            seen.append(held_by(iterator))
+            seen.append(held_by(iterator, self._owners))
             last = seen[-LOOKS:]
             grows = all(before < after for before, after in pairwise(last))
             if len(last) == LOOKS and grows and last[-1] - last[0] >= GROWTH:
@@ -245,12 +270,13 @@ class Watch(trio.abc.Instrument, logging.Handler):
         ]
         for task in found:
             # There is no other way into a task that is shielded and waits for ever.
+            self._throws[task] += 1
             if task._abort_func is not None:  # noqa: SLF001
                 task._attempt_abort(_raise_abandoned)  # noqa: SLF001
         return len(found) > 0
 
 
-def _raise_abandoned() -> NoReturn:
+def _raise_abandoned(_: object = None) -> NoReturn:
     raise Abandoned(GIVEN_UP)
 
 
@@ -265,46 +291,31 @@ def running(connection: Connection) -> dict[int, Any]:
     return dict(connection.callee._handlers)  # noqa: SLF001  # the kit looks into what it tests
 
 
+def has_answered(handler: Any) -> bool:
+    """Whether its caller has what it waits for. A stream may be silent for as long as it likes."""
+    match handler.method.kind:
+        case Kind.UNARY:
+            return False
+        case Kind.CONTEXT:
+            return bool(handler._entered)  # noqa: SLF001
+        case Kind.TASK:
+            return bool(handler._started)  # noqa: SLF001
+        case _:
+            return True
+
+
 def is_handler(task: trio.lowlevel.Task) -> bool:
     """Whether it is the library's own, and runs a call."""
     return task.name.startswith(("handler of ", "streamrpc "))
 
 
-#: What leads from a generator to everything else there is, and is nobody's buffer.
-FOREIGN: Final = (
-    types.ModuleType, type, types.CodeType, types.BuiltinFunctionType, trio.lowlevel.Task,
-    trio.Nursery, trio.CancelScope, Connection, logging.Logger, str, bytes, int, float,
-)  # fmt: skip
+def _can_be_dropped(task: trio.lowlevel.Task) -> bool:
+    """Whether it is a call's, and waits for no others: those come first."""
+    return bool(method_of(task)) and not any(each.child_tasks for each in task.child_nurseries)
 
 
-def held_by(iterator: Any) -> int:
-    """How many items lie in containers that an iterator gets at: its locals, their attributes."""
-    seen, count = {id(iterator)}, 0
-    waiting = deque(_within(iterator))
-    while waiting and len(seen) < MAX_OBJECTS:
-        each = waiting.popleft()
-        if id(each) in seen or isinstance(each, FOREIGN):
-            continue
-        seen.add(id(each))
-        if isinstance(each, list | deque | set | bytearray):
-            count += len(each)
-        waiting.extend(_within(each))
-    return count
-
-
-def _within(value: Any) -> list[Any]:
-    if isinstance(value, types.FunctionType):
-        # Not the module that it stands in.
-        return [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
-    if isinstance(value, types.AsyncGeneratorType):
-        frame = value.ag_frame
-        return [] if frame is None else list(frame.f_locals.values())
-    return gc.get_referents(value)
-
-
-def _is_full(cell: types.CellType) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
+def _drop(task: trio.lowlevel.Task) -> None:
+    """End a task that lets nothing end it: its coroutine is not run any more."""
+    # Nor is it ever freed: that would close it, and so run it, again and for ever.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.coro))
+    task._next_send_fn = _raise_abandoned  # noqa: SLF001
