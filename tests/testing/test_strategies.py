@@ -9,12 +9,13 @@ import enum
 import typing
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 import attrs
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.wire import BOTH, Talk, message
@@ -247,6 +248,47 @@ def test_calls_of_a_service(call: ServiceCall, encoding: Encoding) -> None:
     else:
         codec.decode_arguments(args, kwargs, places)
         assert call.kind is Kind.SERVER_STREAM or call.take == 0
+
+
+class Cursor(Protocol):
+    """What there is to call of it, and what there is not: properties, and what has no answer."""
+
+    @rpc
+    async def move(self, by: int) -> int: ...
+
+    @rpc
+    def rows(self) -> AsyncIterator[int]: ...
+
+    @property
+    @rpc
+    def place(self) -> int: ...
+
+    @rpc(name="not-a-name")
+    async def other(self) -> None: ...
+
+
+class Cursors:
+    @rpc
+    def open(self, table: str) -> AbstractAsyncContextManager[Cursor]:
+        raise NotImplementedError
+
+    @rpc
+    def maybe(self) -> AbstractAsyncContextManager[Cursor | None]:
+        raise NotImplementedError
+
+
+@given(strategies.service_calls(Cursors))
+def test_calls_of_an_object(call: ServiceCall) -> None:
+    """Of one that is surely given, and not where the call that gives it is refused."""
+    assert {each.method for each in call.inner} <= {"move"}
+    assert {each.kind for each in call.inner} <= {Kind.UNARY}
+    assert not call.inner or (call.method == "open" and not call.wrong)
+
+
+def test_there_are_calls_of_an_object() -> None:
+    calls = strategies.service_calls(Cursors)
+    assert len(find(calls, lambda call: len(call.inner) == 3).inner) == 3
+    assert find(calls, lambda call: any(each.wrong for each in call.inner)).method == "open"
 
 
 def test_what_is_drawn_can_be_pasted() -> None:

@@ -165,6 +165,40 @@ class NeverEnters:
         yield name
 
 
+class Session:
+    def __init__(self) -> None:
+        self.items: dict[str, int] = {}
+
+    @rpc
+    async def get(self, key: str) -> int:
+        return self.items[key]
+
+
+class Sessions:
+    """The bug is in the object that a context gives."""
+
+    @rpc
+    @asynccontextmanager
+    async def session(self, user: str) -> AsyncIterator[Session]:
+        yield Session()
+
+
+class Locked:
+    @rpc
+    async def wait(self, key: str) -> int:
+        await trio.sleep_forever()
+        return 1
+
+
+class Started:
+    """The bug is in the object that a task gives."""
+
+    @rpc
+    async def run(self, *, task_status: trio.TaskStatus[Locked]) -> None:
+        task_status.started(Locked())
+        await trio.sleep_forever()
+
+
 class CutShort:
     """Its cleanup awaits, and is cut short where it is not shielded."""
 
@@ -244,6 +278,8 @@ FAULTS: list[tuple[Any, str, str]] = [
     (Picks, "choose", "UNDECLARED"),
     (NeverStarts, "watch", "HANGS"),
     (NeverEnters, "hold", "HANGS"),
+    (Sessions, "session.get", "UNDECLARED"),
+    (Started, "run.wait", "HANGS"),
     (cut_short, "", "BROKEN"),
     (worker, "", "BROKEN"),
     (Painter, "paint", "UNDECLARED"),

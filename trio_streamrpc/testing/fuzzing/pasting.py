@@ -112,9 +112,9 @@ class _Paste:
             ]
         return lines
 
-    def call(self, call: ServiceCall) -> list[str]:
+    def call(self, call: ServiceCall, target: str = "connection") -> list[str]:
         """One call, left as the plan says; what it raises itself is not what is looked for."""
-        lines = self.in_full(call)
+        lines = self.in_full(call, target)
         if call.leave == "cancel" and call.steps is not None:
             scope = f"async with {self.use('move_on_after_steps')}({call.steps}):"
             lines = [scope, *_indented(lines, 1)]
@@ -127,14 +127,12 @@ class _Paste:
         raised = [self.use("RpcError"), *[self.use("Left") for _ in range(call.leave == "fail")]]
         return [f"with {self.use('suppress')}({', '.join(raised)}):", *_indented(lines, 1)]
 
-    def in_full(self, call: ServiceCall) -> list[str]:
-        arguments = ", ".join(
-            [
-                repr(call.method),
-                *map(self.sources.value, call.args),
-                *(f"{name}={self.sources.value(value)}" for name, value in call.kwargs.items()),
-            ]
-        )
+    def in_full(self, call: ServiceCall, target: str) -> list[str]:
+        named = (f"{name}={self.sources.value(value)}" for name, value in call.kwargs.items())
+        own = [*map(self.sources.value, call.args), *named]
+        if target != "connection":
+            return [f"await {target}.{call.method}({', '.join(own)})"]
+        arguments = ", ".join([repr(call.method), *own])
         if call.kind is Kind.UNARY:
             return [f"await connection.call({arguments})"]
         if call.kind is Kind.SERVER_STREAM:
@@ -144,7 +142,9 @@ class _Paste:
         how = "connection.context("
         if call.kind is not Kind.CONTEXT:
             how = f"{self.use('open_task')}(connection, "
-        return [f"async with {how}{arguments}):", *_indented(self.stay(call) or ["pass"], 1)]
+        inner = [line for each in call.inner for line in self.call(each, "given")]
+        opened = f"async with {how}{arguments}){' as given' * (len(inner) > 0)}:"
+        return [opened, *_indented([*inner, *self.stay(call)] or ["pass"], 1)]
 
     def stay(self, call: ServiceCall) -> list[str]:
         if call.leave == "cancel":

@@ -17,7 +17,7 @@ from trio_streamrpc.testing.networks import Network
 from trio_streamrpc.testing.strategies.calls import ServiceCall, service_calls
 from trio_streamrpc.testing.strategies.frames import encodings
 
-__all__ = ["Plan", "alone", "plans", "smaller"]
+__all__ = ["Plan", "alone", "is_of", "plans", "smaller"]
 
 
 #: How many items a caller stays for.
@@ -54,10 +54,19 @@ def smaller(plan: Plan) -> Iterator[Plan]:
             if call.take and not call.wrong:
                 less = (*group[:place], replace(call, take=call.take - 1), *group[place + 1 :])
                 yield replace(plan, groups=(*before, less, *after))
+            for inner in range(len(call.inner)):
+                rest = call.inner[:inner] + call.inner[inner + 1 :]
+                less = (*group[:place], replace(call, inner=rest), *group[place + 1 :])
+                yield replace(plan, groups=(*before, less, *after))
             if len(group) == 1:
                 break
             rest = group[:place] + group[place + 1 :]
             yield replace(plan, groups=(*before, rest, *after))
+
+
+def is_of(name: str, method: str) -> bool:
+    """Whether a name is that method's, or that of a method of an object that it gives."""
+    return name == method or name.startswith(f"{method}.")
 
 
 def alone(plan: Plan, method: str) -> Iterator[Plan]:
@@ -67,7 +76,7 @@ def alone(plan: Plan, method: str) -> Iterator[Plan]:
     """
     if len(plan.calls) > 1:
         for call in plan.calls:
-            if call.method == method:
+            if is_of(method, call.method):
                 most = MOST_ITEMS if call.kind is Kind.SERVER_STREAM else 0
                 for each in (call, replace(call, take=most, wait=0.0, steps=None, leave="read")):
                     yield Plan(((each,),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import cattrs
@@ -16,6 +17,8 @@ from trio_streamrpc.errors import Code, ConnectionLost, RpcError
 from trio_streamrpc.limits import Limits
 from trio_streamrpc.nurseries import open_companion_nursery
 from trio_streamrpc.runtime.connection import Connection
+from trio_streamrpc.runtime.options import NO_OPTIONS
+from trio_streamrpc.runtime.proxies import proxy_maker
 from trio_streamrpc.runtime.remote import RemoteMethod
 from trio_streamrpc.runtime.streams import Stream
 from trio_streamrpc.testing.fuzzing.checking import ServiceMaker, check_service
@@ -103,48 +106,58 @@ async def _carry_out(setting: Setting, plan: Plan) -> None:
         raise ServiceFalsified(unchecked)
 
 
-async def _make(connection: Connection, call: ServiceCall, unchecked: list[Failure]) -> None:
-    """Make one call, and check how it ends; whatever else it does, the watch sees."""
+async def _make(target: Any, call: ServiceCall, unchecked: list[Failure], within: str = "") -> None:
+    """Make one call, and check how it ends; whatever else it does, the watch sees.
+
+    ``target`` is the connection, or an object that the method ``within`` has given.
+    """
+    method = f"{within}.{call.method}".lstrip(".")
     try:
-        value = await _perform(connection, call)
+        value = await _perform(target, call, unchecked)
     except ConnectionLost:
         return
     except RpcError as error:
         # A group, or a cut, may have been quicker than the answer.
         if call.wrong and error.code not in (Code.INVALID_ARGUMENT, Code.UNAVAILABLE):
             told = f"{error.code} {error}"
-            unchecked.append(Failure(Fault.UNCHECKED, call.method, told[:200]))
+            unchecked.append(Failure(Fault.UNCHECKED, method, told[:200]))
         return
     if call.wrong:
-        unchecked.append(Failure(Fault.UNCHECKED, call.method, f"it gave {value!r}"[:200]))
+        unchecked.append(Failure(Fault.UNCHECKED, method, f"it gave {value!r}"[:200]))
 
 
-async def _perform(connection: Connection, call: ServiceCall) -> Any:
+async def _perform(target: Any, call: ServiceCall, unchecked: list[Failure]) -> Any:
     if call.leave != "cancel":
-        return await _in_full(connection, call)
+        return await _in_full(target, call, unchecked)
     if call.steps is not None:
         async with move_on_after_steps(call.steps):
-            return await _in_full(connection, call)
+            return await _in_full(target, call, unchecked)
     with trio.move_on_after(call.wait):
-        return await _in_full(connection, call)
+        return await _in_full(target, call, unchecked)
     return None
 
 
-async def _in_full(connection: Connection, call: ServiceCall) -> Any:
+async def _in_full(target: Any, call: ServiceCall, unchecked: list[Failure]) -> Any:
+    args, kwargs = call.args, call.kwargs
+    if not isinstance(target, Connection):
+        # An object: its calls have one answer.
+        return await attrgetter(call.method)(target)(*args, **kwargs)
     with suppress(Left):
         if call.kind is Kind.UNARY:
-            return await connection.call(call.method, *call.args, **call.kwargs)
+            return await target.call(call.method, *args, **kwargs)
         if call.kind is Kind.SERVER_STREAM:
-            async with connection.stream(call.method, *call.args, **call.kwargs) as stream:
+            async with target.stream(call.method, *args, **kwargs) as stream:
                 items = await take(stream, call.take) if call.take else []
                 await _stay(call)
                 return items
         opened: AbstractAsyncContextManager[Any]
         if call.kind is Kind.TASK:
-            opened = open_task(connection, call.method, *call.args, **call.kwargs)
+            opened = open_task(target, call.method, *args, **kwargs)
         else:
-            opened = connection.context(call.method, *call.args, **call.kwargs)
-        async with opened:
+            opened = target.context(call.method, *args, **kwargs)
+        async with opened as given:
+            for each in call.inner:
+                await _make(given, each, unchecked, call.method)
             await _stay(call)
     return None
 
@@ -167,10 +180,11 @@ async def open_task(
 
     It is cancelled when the block ends.
     """
-    method = RemoteMethod(connection.caller, Method.untyped(name, Kind.TASK))
+    method = Method.untyped(name, Kind.TASK)
+    make_proxy = proxy_maker(connection, method, NO_OPTIONS)
 
     async def run(task_status: trio.TaskStatus[Any]) -> None:
-        await method.task(args, kwargs, None, task_status)
+        await RemoteMethod(connection.caller, method).task(args, kwargs, make_proxy, task_status)
 
     async with open_companion_nursery() as nursery:
         yield await nursery.start(run)

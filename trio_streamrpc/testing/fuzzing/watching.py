@@ -24,6 +24,7 @@ from trio_streamrpc.runtime.calls import CURRENT_CALL, SERVING
 from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.testing.fuzzing.buffers import held_by
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault
+from trio_streamrpc.testing.fuzzing.plans import is_of
 from trio_streamrpc.testing.traces import Trace
 
 __all__ = ["Watch"]
@@ -140,7 +141,7 @@ class Watch(trio.abc.Instrument, logging.Handler):
             pass  # the caller's own, wrapped by a nursery that it has gone through
         elif error is not None:
             method = text.removesuffix(" failed")
-            known = self._table is not None and method in self._table
+            known = any(is_of(method, each) for each in self._table or ())
             if not self._was_wrong_result(method, error):
                 self.note(Failure.of_exception(Fault.UNDECLARED, method if known else "", error))
         elif " has not stopped " in text or "yield" in text:
@@ -209,7 +210,7 @@ class Watch(trio.abc.Instrument, logging.Handler):
                 since[number] = self._since.get(number, now)
                 if not has_answered(handler) and now - since[number] > self.patience:
                     message = f"its caller has nothing after {self.patience:g} s"
-                    self.note(Failure(Fault.HANGS, handler.method.name, message))
+                    self.note(Failure(Fault.HANGS, handler.name, message))
                     self.broken.set()
             self._since = since
 

@@ -88,6 +88,9 @@ class ServiceCall:
     ``take`` items); ``leave`` leaves the block in order, ``fail`` with an error; ``cancel``
     cancels who calls."""
 
+    inner: tuple[ServiceCall, ...] = ()
+    """Calls of the object that a context or a task gives, one after the other."""
+
     wrong: bool = False
     """Whether the arguments do not fit the method: ``INVALID_ARGUMENT`` is to be the answer."""
 
@@ -138,7 +141,25 @@ def _calls_of(
     parameters = [each for each in method.parameters if each.role is not Role.TASK_STATUS]
     arguments = {each.name: argument(each, converter) for each in parameters}
     wrong_places = _wrong_places(parameters, converter) if wrong else st.none()
-    return _calls(method, parameters, arguments, wrong_places)
+    inner = _calls_of_object(method, wrong, converter)
+    return _calls(method, parameters, arguments, wrong_places, inner)
+
+
+def _calls_of_object(
+    method: Method, wrong: bool, converter: cattrs.Converter | None
+) -> SearchStrategy[tuple[ServiceCall, ...]]:
+    """Calls of what the method gives: of its methods with one answer, as Python can name them."""
+    if not method.needs_object:
+        return st.just(())
+    table = MethodTable.of_contract(hints.without_none(method.result_type))
+    calls = [
+        _calls_of(each, wrong, converter)
+        for name, each in table.items()
+        if each.kind is Kind.UNARY
+        and not each.is_property
+        and all(part.isidentifier() for part in name.split("."))
+    ]
+    return st.lists(st.one_of(calls), max_size=3).map(tuple) if calls else st.just(())
 
 
 @st.composite
@@ -148,6 +169,7 @@ def _calls(
     parameters: list[Parameter],
     arguments: dict[str, SearchStrategy[Any]],
     wrong_places: SearchStrategy[tuple[str | None, Any] | None],
+    inner: SearchStrategy[tuple[ServiceCall, ...]],
 ) -> ServiceCall:
     out_of_place = draw(wrong_places) if draw(st.integers(0, 7)) == 7 else None
     args: list[Any] = []
@@ -188,6 +210,7 @@ def _calls(
         wait=0.0 if leave == "read" else draw(PAUSES),
         steps=draw(st.none() | st.integers(0, 20)) if leave == "cancel" else None,
         leave=leave,
+        inner=draw(inner) if out_of_place is None else (),
         wrong=out_of_place is not None,
     )
 
