@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from tests.protocol.wire import BOTH, Talk, message
@@ -28,7 +28,7 @@ from trio_streamrpc.protocol.codecs import Encoding, codec_for
 from trio_streamrpc.protocol.states import STATES
 from trio_streamrpc.testing import strategies
 from trio_streamrpc.testing.plain_frames import FIELDS, PlainFrame, encode_message
-from trio_streamrpc.testing.strategies.calls import Callback, ServiceCall, Upload
+from trio_streamrpc.testing.strategies.calls import Callback, Left, ServiceCall, Upload
 from trio_streamrpc.testing.strategies.schedules import Schedule
 from trio_streamrpc.testing.strategies.values import fits
 
@@ -36,6 +36,10 @@ WINDOW = Window(4, 1000)
 FEW = settings(
     max_examples=max(15, settings().max_examples // 10), suppress_health_check=list(HealthCheck)
 )
+
+
+#: For what is only to be there: it need not be the smallest.
+ANY = settings(phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 
 
 def decode(encoding: Encoding, data: bytes | str) -> int | None:
@@ -287,14 +291,36 @@ def test_calls_of_an_object(call: ServiceCall) -> None:
 
 def test_there_are_calls_of_an_object() -> None:
     calls = strategies.service_calls(Cursors)
-    assert len(find(calls, lambda call: len(call.inner) == 3).inner) == 3
-    assert find(calls, lambda call: any(each.wrong for each in call.inner)).method == "open"
+    assert len(find(calls, lambda call: len(call.inner) == 3, settings=ANY).inner) == 3
+    found = find(calls, lambda call: any(each.wrong for each in call.inner), settings=ANY)
+    assert found.method == "open"
 
 
 def test_what_is_drawn_can_be_pasted() -> None:
     names = {"Upload": Upload, "Callback": Callback}
     assert repr(eval("Upload(1, 'x', pause=0.1)", names)) == "Upload(1, 'x', pause=0.1)"
     assert repr(eval("Callback([1])", names)) == "Callback([1])"
+    assert repr(eval("Upload(fails=True)", names)) == "Upload(fails=True)"
+    assert repr(eval("Callback(1, fails=True)", names)) == "Callback(1, fails=True)"
+
+
+async def test_what_is_passed_may_fail() -> None:
+    taken = aiter(Upload(1, 2, fails=True))
+    assert [await anext(taken), await anext(taken)] == [1, 2]
+    with pytest.raises(Left):
+        await anext(taken)
+    with pytest.raises(Left):
+        await Callback(1, fails=True)()
+    assert await Callback(1)() == 1
+
+
+def test_calls_say_whether_they_may_fail() -> None:
+    assert ServiceCall("m", leave="fail").fails
+    assert ServiceCall("m", kwargs={"tell": Callback(fails=True)}).fails
+    assert not ServiceCall("m", args=(Upload(), Callback(), 1)).fails
+    calls = strategies.service_calls(Shapes)
+    found = find(calls, lambda call: call.method == "takes" and call.fails, settings=ANY)
+    assert any(each.fails for each in found.args)
 
 
 # --- the rest

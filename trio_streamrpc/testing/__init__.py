@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from trio_streamrpc.testing.fuzzing.failures import Failure as Failure
     from trio_streamrpc.testing.fuzzing.failures import Fault as Fault
     from trio_streamrpc.testing.fuzzing.failures import ServiceFalsified as ServiceFalsified
-    from trio_streamrpc.testing.fuzzing.running import Left as Left
     from trio_streamrpc.testing.fuzzing.running import move_on_after_steps as move_on_after_steps
     from trio_streamrpc.testing.fuzzing.running import open_task as open_task
     from trio_streamrpc.testing.fuzzing.running import take as take
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from trio_streamrpc.testing.simulation import simulate as simulate
     from trio_streamrpc.testing.simulation import trace_of as trace_of
     from trio_streamrpc.testing.strategies.calls import Callback as Callback
+    from trio_streamrpc.testing.strategies.calls import Left as Left
     from trio_streamrpc.testing.strategies.calls import ServiceCall as ServiceCall
     from trio_streamrpc.testing.strategies.calls import Upload as Upload
     from trio_streamrpc.testing.strategies.schedules import Schedule as Schedule
@@ -52,7 +52,7 @@ _HOMES = {
     "EndpointPair": "wires",
     "Failure": "fuzzing.failures",
     "Fault": "fuzzing.failures",
-    "Left": "fuzzing.running",
+    "Left": "strategies.calls",
     "Network": "networks",
     "PeerMachine": "machines.peers",
     "ReferencePeer": "machines.reference",

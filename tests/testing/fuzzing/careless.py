@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -148,6 +148,33 @@ class Picks:
         return names[await pick(names)]
 
 
+class Blames:
+    """An upload that fails is the caller's business, and is made to look like the service's."""
+
+    @rpc
+    async def total(self, numbers: AsyncIterable[int]) -> str:
+        try:
+            return str(sum([number async for number in numbers]))
+        except Exception as error:
+            raise ValueError("no numbers") from error
+
+
+class StaysBusy:
+    """A callback that fails leaves it as it was meanwhile."""
+
+    def __init__(self) -> None:
+        self.is_busy = False
+
+    @rpc
+    async def build(self, tell: Callable[[float], Awaitable[None]]) -> str:
+        if self.is_busy:
+            raise RuntimeError("busy")
+        self.is_busy = True
+        await tell(0.5)
+        self.is_busy = False
+        return "done"
+
+
 class NeverStarts:
     @rpc
     async def watch(self, name: str, *, task_status: trio.TaskStatus[str]) -> None:
@@ -276,6 +303,8 @@ FAULTS: list[tuple[Any, str, str]] = [
     (Bank, "transaction", "UNDECLARED"),
     (Listeners, "publish", "UNDECLARED"),
     (Picks, "choose", "UNDECLARED"),
+    (Blames, "total", "UNDECLARED"),
+    (StaysBusy, "build", "UNDECLARED"),
     (NeverStarts, "watch", "HANGS"),
     (NeverEnters, "hold", "HANGS"),
     (Sessions, "session.get", "UNDECLARED"),

@@ -87,8 +87,8 @@ def test_nan() -> None:
 def test_what_is_passed_on() -> None:
     text, given = written(Upload(Item("a"), pause=0.5))
     assert (given.items, given.pause) == ((Item("a"),), 0.5)
-    text, given = written(Callback(Colour.RED))
-    assert text == "Callback(Colour.RED)"
+    text, given = written(Callback(Colour.RED, fails=True))
+    assert text == "Callback(Colour.RED, fails=True)"
     assert given.answer is Colour.RED
 
 
@@ -101,8 +101,9 @@ def test_imports_stand_in_order() -> None:
     sources.value([Item("a"), Colour.RED, dt.date(1, 1, 1), uuid.UUID(int=0)])
     assert sources.imports() == [
         "import datetime",
-        f"from {__name__} import Colour, Item",
         "from uuid import UUID",
+        "",
+        f"from {__name__} import Colour, Item",
     ]
 
 

@@ -124,7 +124,7 @@ class _Paste:
         if call.wrong and self.failure.fault is Fault.UNCHECKED:
             expected = f"with {self.use('pytest')}.raises({self.use('InvalidArgument')}):"
             return [expected, *_indented(lines, 1)]
-        raised = [self.use("RpcError"), *[self.use("Left") for _ in range(call.leave == "fail")]]
+        raised = [self.use("RpcError"), *[self.use("Left") for _ in range(call.fails)]]
         return [f"with {self.use('suppress')}({', '.join(raised)}):", *_indented(lines, 1)]
 
     def in_full(self, call: ServiceCall, target: str) -> list[str]:

@@ -25,15 +25,11 @@ from trio_streamrpc.testing.fuzzing.checking import ServiceMaker, check_service
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault, ServiceFalsified
 from trio_streamrpc.testing.fuzzing.plans import Plan
 from trio_streamrpc.testing.scheduling import run_repeatably
-from trio_streamrpc.testing.strategies.calls import ServiceCall
+from trio_streamrpc.testing.strategies.calls import Left, ServiceCall
 
-__all__ = ["Left", "Setting", "move_on_after_steps", "open_task", "run_plan", "take"]
+__all__ = ["Setting", "move_on_after_steps", "open_task", "run_plan", "take"]
 
 T = TypeVar("T")
-
-
-class Left(Exception):
-    """What a block of a caller's ends with that fails."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ async def _make(target: Any, call: ServiceCall, unchecked: list[Failure], within
     method = f"{within}.{call.method}".lstrip(".")
     try:
         value = await _perform(target, call, unchecked)
-    except ConnectionLost:
+    except (ConnectionLost, Left):
         return
     except RpcError as error:
         # A group, or a cut, may have been quicker than the answer.
@@ -142,23 +138,22 @@ async def _in_full(target: Any, call: ServiceCall, unchecked: list[Failure]) -> 
     if not isinstance(target, Connection):
         # An object: its calls have one answer.
         return await attrgetter(call.method)(target)(*args, **kwargs)
-    with suppress(Left):
-        if call.kind is Kind.UNARY:
-            return await target.call(call.method, *args, **kwargs)
-        if call.kind is Kind.SERVER_STREAM:
-            async with target.stream(call.method, *args, **kwargs) as stream:
-                items = await take(stream, call.take) if call.take else []
-                await _stay(call)
-                return items
-        opened: AbstractAsyncContextManager[Any]
-        if call.kind is Kind.TASK:
-            opened = open_task(target, call.method, *args, **kwargs)
-        else:
-            opened = target.context(call.method, *args, **kwargs)
-        async with opened as given:
-            for each in call.inner:
-                await _make(given, each, unchecked, call.method)
+    if call.kind is Kind.UNARY:
+        return await target.call(call.method, *args, **kwargs)
+    if call.kind is Kind.SERVER_STREAM:
+        async with target.stream(call.method, *args, **kwargs) as stream:
+            items = await take(stream, call.take) if call.take else []
             await _stay(call)
+            return items
+    opened: AbstractAsyncContextManager[Any]
+    if call.kind is Kind.TASK:
+        opened = open_task(target, call.method, *args, **kwargs)
+    else:
+        opened = target.context(call.method, *args, **kwargs)
+    async with opened as given:
+        for each in call.inner:
+            await _make(given, each, unchecked, call.method)
+        await _stay(call)
     return None
 
 

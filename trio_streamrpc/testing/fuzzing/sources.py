@@ -36,17 +36,18 @@ class Sources:
         self.nameless: list[str] = []
 
     def imports(self) -> list[str]:
-        """The lines that all of it needs."""
-        whole = [f"import {each}" for each in sorted(self.modules)]
+        """The lines that all of it needs: first what is Python's own."""
         homes: dict[str, list[str]] = {}
         for name, home in self.names.items():
             homes.setdefault(home, []).append(name)
-        # Names that are written in capitals are sorted as others are.
-        lines = [
-            f"from {home} import {', '.join(sorted(names, key=lambda each: (each.lower(), each)))}"
+        lines = [(each, f"import {each}") for each in sorted(self.modules)]
+        lines += [
+            (home, f"from {home} import {', '.join(sorted(names))}")
             for home, names in sorted(homes.items())
         ]
-        return whole + lines
+        own = [line for home, line in lines if home.split(".")[0] in sys.stdlib_module_names]
+        others = [line for _, line in lines if line not in own]
+        return [*own, *[""] * bool(own and others), *others]
 
     # --- values
 
@@ -60,9 +61,9 @@ class Sources:
         if kind is float and not math.isfinite(value):
             return f'float("{value}")'
         if isinstance(value, Upload):
-            return self._call(Upload, map(self.value, value.items), value.pause)
+            return self._call(Upload, map(self.value, value.items), _more(value))
         if isinstance(value, Callback):
-            return self._call(Callback, [self.value(value.answer)], value.pause)
+            return self._call(Callback, [self.value(value.answer)], _more(value))
         fields = _fields(value)
         if fields is not None:
             named = (f"{name}={self.value(each)}" for name, each in fields.items())
@@ -84,9 +85,8 @@ class Sources:
             return f"frozenset({inner})"
         return inner or "set()"
 
-    def _call(self, kind: Any, arguments: Iterable[str], pause: float = 0.0) -> str:
-        pauses = [f"pause={pause}"] * (pause != 0)
-        return f"{self.name(kind)}({', '.join([*arguments, *pauses])})"
+    def _call(self, kind: Any, arguments: Iterable[str], more: Iterable[str] = ()) -> str:
+        return f"{self.name(kind)}({', '.join([*arguments, *more])})"
 
     def _by_itself(self, value: Any) -> str:
         """As it shows itself, where that is an expression of the usual kind."""
@@ -138,6 +138,11 @@ class Sources:
                 return name
         self._miss(otherwise)
         return otherwise
+
+
+def _more(passed: Upload | Callback) -> list[str]:
+    pause = [f"pause={passed.pause}"] * (passed.pause != 0)
+    return pause + ["fails=True"] * passed.fails
 
 
 def _fields(value: Any) -> dict[str, Any] | None:

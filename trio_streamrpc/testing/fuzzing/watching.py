@@ -25,6 +25,7 @@ from trio_streamrpc.runtime.connection import Connection
 from trio_streamrpc.testing.fuzzing.buffers import held_by
 from trio_streamrpc.testing.fuzzing.failures import Failure, Fault
 from trio_streamrpc.testing.fuzzing.plans import is_of
+from trio_streamrpc.testing.strategies.calls import Left
 from trio_streamrpc.testing.traces import Trace
 
 __all__ = ["Watch"]
@@ -43,6 +44,10 @@ GIVEN_UP: Final = "given up by the fuzzer"
 INTERVAL: Final = 2.0
 LOOKS: Final = 4
 GROWTH: Final = 8
+
+
+#: What is raised on the side of who calls, and as what it arrives here.
+THEIRS: Final = (Left, RemoteError)
 
 
 class Abandoned(Exception):
@@ -137,7 +142,7 @@ class Watch(trio.abc.Instrument, logging.Handler):
             return
         text = record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and all(isinstance(each, RemoteError) for each in leaves(error)):
+        if error is not None and all(isinstance(each, THEIRS) for each in leaves(error)):
             pass  # the caller's own, wrapped by a nursery that it has gone through
         elif error is not None:
             method = text.removesuffix(" failed")

@@ -18,44 +18,63 @@ from trio_streamrpc.contract.methods import MethodTable
 from trio_streamrpc.contract.signatures import Kind, Parameter, Role, read_callback
 from trio_streamrpc.testing.strategies.values import edge_values, values, wrong_values
 
-__all__ = ["Callback", "ServiceCall", "Upload", "service_calls"]
+__all__ = ["Callback", "Left", "ServiceCall", "Upload", "service_calls"]
 
 #: What a call ends with that is not left to come to its own end.
 Leave = Literal["read", "leave", "fail", "cancel"]
 
 
-class Upload:
-    """An async iterable to pass as an argument: these items, and a pause before each."""
+class Left(Exception):
+    """What fails on the side of who calls: a block that is left, an upload, a callback."""
 
-    def __init__(self, *items: Any, pause: float = 0.0) -> None:
+
+class Upload:
+    """An async iterable to pass as an argument: these items, and a pause before each.
+
+    One that ``fails`` raises :exc:`Left` behind them.
+    """
+
+    def __init__(self, *items: Any, pause: float = 0.0, fails: bool = False) -> None:
         self.items = items
         self.pause = pause
+        self.fails = fails
 
     def __repr__(self) -> str:
-        pause = f", pause={self.pause}" * (self.pause != 0)
-        return f"Upload({', '.join(map(repr, self.items))}{pause})"
+        return f"Upload({', '.join([*map(repr, self.items), *_more(self)])})"
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         for item in self.items:
             if self.pause:
                 await trio.sleep(self.pause)
             yield item
+        if self.fails:
+            raise Left
 
 
 class Callback:
-    """An async function to pass as an argument: it answers this, after a pause."""
+    """An async function to pass as an argument: it answers this, after a pause.
 
-    def __init__(self, answer: Any = None, *, pause: float = 0.0) -> None:
+    One that ``fails`` raises :exc:`Left` instead.
+    """
+
+    def __init__(self, answer: Any = None, *, pause: float = 0.0, fails: bool = False) -> None:
         self.answer = answer
         self.pause = pause
+        self.fails = fails
 
     def __repr__(self) -> str:
-        pause = f", pause={self.pause}" * (self.pause != 0)
-        return f"Callback({self.answer!r}{pause})"
+        return f"Callback({', '.join([repr(self.answer), *_more(self)])})"
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         await trio.sleep(self.pause)
+        if self.fails:
+            raise Left
         return self.answer
+
+
+def _more(passed: Upload | Callback) -> list[str]:
+    pause = [f"pause={passed.pause}"] * (passed.pause != 0)
+    return pause + ["fails=True"] * passed.fails
 
 
 @dataclass(frozen=True)
@@ -94,9 +113,20 @@ class ServiceCall:
     wrong: bool = False
     """Whether the arguments do not fit the method: ``INVALID_ARGUMENT`` is to be the answer."""
 
+    @property
+    def fails(self) -> bool:
+        """Whether something on the side of who calls may fail, with :exc:`Left`."""
+        passed = [*self.args, *self.kwargs.values()]
+        some = any(isinstance(each, Upload | Callback) and each.fails for each in passed)
+        return some or self.leave == "fail"
+
 
 #: Seconds that a caller waits: none at all, and such that others coincide with them.
 PAUSES: Final = st.sampled_from([0.0, 0.1, 1.0, 30.0])
+
+
+#: Whether an upload or a callback fails: few do.
+FAILS: Final = st.integers(0, 7).map(lambda each: each == 7)
 
 
 #: How calls of each kind are left, the simplest first.
@@ -229,11 +259,14 @@ def argument(parameter: Parameter, converter: cattrs.Converter | None) -> Search
     if parameter.role is Role.UPLOAD:
         items = st.lists(values(parameter.item_type, converter=converter), max_size=5)
         found: SearchStrategy[Any] = st.builds(
-            lambda items, pause: Upload(*items, pause=pause), items, PAUSES
+            lambda items, pause, fails: Upload(*items, pause=pause, fails=fails),
+            items,
+            PAUSES,
+            FAILS,
         )
     elif parameter.role is Role.CALLBACK:
         _, result = read_callback(parameter.name, parameter.annotation)
-        found = st.builds(Callback, values(result, converter=converter))
+        found = st.builds(Callback, values(result, converter=converter), fails=FAILS)
     else:
         hint = parameter.annotation
         anywhere = values(hint, converter=converter)
