@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -191,6 +194,55 @@ async def test_without_a_seed_there_is_one(
     assert run.seed == 4711
     monkeypatch.delenv(SEED_VARIABLE)
     assert choose_seed(None) != choose_seed(None)
+
+
+class Outside:
+    @rpc
+    async def by_a_thread(self) -> int:
+        return await trio.to_thread.run_sync(sum, range(300_000))
+
+    @rpc
+    async def by_a_socket(self) -> bytes:
+        """Of somebody of whom Trio knows nothing."""
+        here, there = socket.socketpair()
+
+        def answer() -> None:
+            there.send(str(sum(range(500_000))).encode())
+            there.close()
+
+        thread = threading.Thread(target=answer)
+        with trio.socket.from_stdlib_socket(here) as own:
+            thread.start()
+            answered: bytes = await own.recv(100)
+            thread.join()
+            return answered
+
+
+@pytest.mark.parametrize("method", ["by_a_thread", "by_a_socket"])
+async def test_no_time_passes_while_others_work(method: str, autojump_clock: MockClock) -> None:
+    async with simulate(Outside()) as connection:
+        began = trio.current_time()
+        with trio.move_on_after(1000):
+            assert await connection.call(method)
+        assert trio.current_time() == began
+    # Afterwards, and while nobody does, it passes as before.
+    await trio.sleep(1)
+    assert trio.current_time() == began + 1
+
+
+def test_time_is_waited_for_no_longer_than_there_is_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From the first step of a run on, whether Trio's own tasks have taken theirs or not."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("nobody works"))
+
+    async def use() -> None:
+        async with simulate(Outside(), network=Network(latency=1)) as connection:
+            for _ in range(3):
+                await connection.ping()
+
+    for seed in range(10):
+        run_repeatably(use, seed=seed)
 
 
 async def test_another_clock() -> None:

@@ -7,8 +7,10 @@ public way to do so; what is used here is what Hypothesis and pytest-trio use, i
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -16,12 +18,22 @@ from typing import Any, Final, TypeVar
 import trio
 from trio.testing import MockClock
 
-__all__ = ["SEED_VARIABLE", "choose_seed", "repeatable", "run_repeatably"]
+__all__ = [
+    "SEED_VARIABLE", "check_clock", "choose_seed", "repeatable", "run_repeatably", "simulated_time",
+]  # fmt: skip
 
 T = TypeVar("T")
 
 #: The environment variable with the seed of what names none: what ``--streamrpc-seed`` sets.
 SEED_VARIABLE: Final = "TRIO_STREAMRPC_SEED"
+
+#: How long, in real seconds, the clock stands still at most for threads, and for sockets and the
+#: like; and for how long in one run.
+THREADS: Final = 5.0
+SOCKETS: Final = 0.1
+IN_ALL: Final = 10.0
+#: How often it is looked whether they are done, in real seconds.
+TICK: Final = 0.001
 
 
 def choose_seed(seed: int | None) -> int:
@@ -59,6 +71,61 @@ def repeatable(seed: int) -> Iterator[None]:
         setattr(scheduler, flag, was)
         source.setstate(state)
         random.setstate(global_state)
+
+
+def check_clock(user: str) -> None:
+    """Raise :exc:`RuntimeError` for a clock that does not jump; ``user`` is who wants one."""
+    clock = trio.lowlevel.current_clock()
+    if not isinstance(clock, MockClock) or clock.autojump_threshold == math.inf:
+        raise RuntimeError(
+            f"{user} wants a clock that jumps: trio.testing.MockClock(autojump_threshold=0), "
+            "as pytest-trio's autojump_clock is"
+        )
+
+
+@contextmanager
+def simulated_time() -> Iterator[None]:
+    """As long as the block lasts, the clock stands still while a thread or a socket is waited for.
+
+    Without this, whatever takes a moment of real time (a file, a database, a process) would take
+    all the time that there is: the clock jumps whenever no task can go on.
+    """
+    clock: Any = trio.lowlevel.current_clock()
+    threads = trio.to_thread.current_default_thread_limiter()
+    before = clock._autojump  # noqa: SLF001
+    # One of them is Trio's own, which may not have begun to wait.
+    others = max(_waiting(), 1)
+    waited = in_all = 0.0
+
+    def jump() -> None:
+        nonlocal waited, in_all
+        patience = 0.0
+        if threads.borrowed_tokens:
+            patience = THREADS
+        elif _waiting() > others:
+            patience = SOCKETS
+        if waited < patience and in_all < IN_ALL:
+            began = time.perf_counter()
+            time.sleep(TICK)
+            passed = time.perf_counter() - began
+            waited, in_all = waited + passed, in_all + passed
+        else:
+            waited = 0.0
+            before()
+
+    # There is no public way to be asked, nor another clock that trio asks.
+    clock._autojump = jump  # noqa: SLF001
+    try:
+        yield
+    finally:
+        clock._autojump = before  # noqa: SLF001
+
+
+def _waiting() -> int:
+    """How many tasks wait for sockets, pipes and processes."""
+    found = trio.lowlevel.current_statistics().io_statistics
+    names = ("tasks_waiting", "tasks_waiting_read", "tasks_waiting_write")
+    return sum(getattr(found, name, 0) for name in names)
 
 
 def run_repeatably(function: Callable[..., Awaitable[T]], *args: Any, seed: int | None = None) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +10,6 @@ from typing import Any, Final
 
 import cattrs
 import trio
-from trio.testing import MockClock
 
 from trio_streamrpc.contract.payloads import payloads_for
 from trio_streamrpc.limits import Limits
@@ -25,7 +23,13 @@ from trio_streamrpc.testing.networks import (
     open_simulated_transports,
 )
 from trio_streamrpc.testing.pairs import open_between, open_pair
-from trio_streamrpc.testing.scheduling import SEED_VARIABLE, choose_seed, repeatable
+from trio_streamrpc.testing.scheduling import (
+    SEED_VARIABLE,
+    check_clock,
+    choose_seed,
+    repeatable,
+    simulated_time,
+)
 from trio_streamrpc.testing.traces import Trace
 
 __all__ = [
@@ -92,10 +96,11 @@ async def simulate(
 
     It wants a clock that jumps whenever everybody waits, ``trio.testing.MockClock(
     autojump_threshold=0)``: pytest-trio's ``autojump_clock``, or :func:`.run_repeatably`. Time is
-    simulated then, and an hour takes as long as what happens in it. The same seed gives the same
-    messages at the same times, as long as the service and the block do nothing that differs by
-    itself (threads, sockets, the real time, ``uuid4``, an order of sets); the ``random`` module is
-    seeded, too. Without a ``seed`` it is the one of ``--streamrpc-seed``, or any.
+    simulated then, and an hour takes as long as what happens in it. It stands still while a thread,
+    a file or a socket is waited for, up to some real seconds. The same seed gives the same messages
+    at the same times, as long as the service and the block do nothing that differs by itself
+    (threads, sockets, the real time, ``uuid4``, an order of sets); the ``random`` module is seeded,
+    too. Without a ``seed`` it is the one of ``--streamrpc-seed``, or any.
 
     What the block ends with has a note with the seed and the last messages, with which it can be
     run again. A block that takes more than ``patience`` simulated seconds ends with an
@@ -105,19 +110,14 @@ async def simulate(
     Raises :exc:`RuntimeError` for another clock, and what the network does to a connection that is
     only being opened: :exc:`~trio_streamrpc.ConnectionLost`.
     """
-    clock = trio.lowlevel.current_clock()
-    if not isinstance(clock, MockClock) or clock.autojump_threshold == math.inf:
-        raise RuntimeError(
-            "simulate() wants a clock that jumps: trio.testing.MockClock(autojump_threshold=0), "
-            "as pytest-trio's autojump_clock is"
-        )
     payloads_for(encoding, converter)
+    check_clock("simulate()")
     seed = choose_seed(seed)
     here, there = open_simulated_transports(network, encoding=encoding, seed=seed)
     run = Run(seed, network or Network(), here.trace)
     remember_run(run)
     try:
-        with repeatable(seed):
+        with repeatable(seed), simulated_time():
             async with (
                 _patience(patience),
                 open_between(

@@ -137,3 +137,9 @@ def test_a_stream_that_is_read_beside_one_that_is_not() -> None:
                 assert len(await take(read, 60)) == 60
 
     run_repeatably(use)
+
+
+async def test_another_clock() -> None:
+    with pytest.raises(RuntimeError, match=r"check_service\(\) wants a clock that jumps"):
+        async with check_service(Remembers):
+            pytest.fail("the block must not begin")

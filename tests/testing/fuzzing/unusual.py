@@ -276,6 +276,26 @@ async def queue() -> AsyncIterator[Queue]:
         nursery.cancel_scope.cancel()
 
 
+class Outside:
+    """What takes real time, and no simulated time: threads and files."""
+
+    @rpc
+    async def add(self, number: int) -> str:
+        return str(number + await trio.to_thread.run_sync(sum, range(300_000)))
+
+    @rpc
+    async def source(self) -> str:
+        return (await trio.Path(__file__).read_text(encoding="utf-8"))[:10]
+
+    @rpc
+    async def ticks(self) -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await trio.to_thread.run_sync(sum, range(300_000))
+
+
 @attrs.define
 class Point:
     x: int
@@ -318,4 +338,4 @@ class Types:
         return tree
 
 
-SERVICES: list[Any] = [Shields, ScopesAcrossYields, Nested, Goes, Cache, queue, Types]
+SERVICES: list[Any] = [Shields, ScopesAcrossYields, Nested, Goes, Cache, queue, Outside, Types]

@@ -23,7 +23,7 @@ from trio_streamrpc.runtime.opening import run_connection
 from trio_streamrpc.testing.fuzzing.failures import ServiceFalsified
 from trio_streamrpc.testing.fuzzing.watching import Watch
 from trio_streamrpc.testing.networks import Network, open_simulated_transports
-from trio_streamrpc.testing.scheduling import choose_seed, repeatable
+from trio_streamrpc.testing.scheduling import check_clock, choose_seed, repeatable, simulated_time
 from trio_streamrpc.testing.simulation import Run, remember_run
 
 __all__ = ["LIMITS", "PATIENCE", "ServiceMaker", "check_service", "makes", "open_service"]
@@ -86,9 +86,10 @@ async def check_service(
     service when everything has ended can be asserted there. It is raised in the place of what the
     block has raised.
     """
+    check_clock("check_service()")
     watch, seed = Watch(patience), choose_seed(seed)
     failed: BaseException | None = None
-    with repeatable(seed), _heard_by(watch):
+    with repeatable(seed), simulated_time(), _heard_by(watch):
         trio.lowlevel.add_instrument(watch)
         made = None
         try:
