@@ -102,6 +102,16 @@ def signature(shown: str, node: Any, *, opens_block: bool = False) -> str:
     return f"{'await ' * isinstance(node, ast.AsyncFunctionDef)}{shown}({arguments}) -> {gives}"
 
 
+def with_numbers(shown: str, names: dict[str, Any]) -> str:
+    """Defaults that are numbers by another name, as numbers."""
+
+    def number(found: re.Match[str]) -> str:
+        value = names.get(found[1])
+        return f"={value!r}" if isinstance(value, int | float) else found[0]
+
+    return re.sub(r"=([A-Z_]+)\b", number, shown)
+
+
 def method_signature(shown: str, method: Any) -> str:
     """The same of a method."""
     [node] = ast.parse(textwrap.dedent(inspect.getsource(method))).body
@@ -170,6 +180,7 @@ def entry(name: str) -> str:
     if inspect.isroutine(value):
         node, _ = public.definition_of(name)
         shown = signature(short, node, opens_block=public.opens_block(value))
+        shown = with_numbers(shown, inspect.unwrap(value).__globals__)
         if value is rpc:
             options = list(inspect.signature(value).parameters.values())[1:]
             bare = [each.replace(annotation=inspect.Signature.empty) for each in options]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.documents import ROOT, check_output
 from trio_streamrpc import Limits, Window, errors
 
-ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted((ROOT / "docs" / "explanation").glob("*.md"))
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -31,18 +29,7 @@ def test_each_example_has_its_output(page: Path) -> None:
 
 @pytest.mark.parametrize(("example", "output"), EXAMPLES)
 def test_what_it_prints(example: str, output: str, tmp_path: Path) -> None:
-    script = tmp_path / "example.py"
-    script.write_text(example, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-X", "utf8", script],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
-    assert done.stderr == ""
-    assert done.stdout == output
+    check_output(example, output, tmp_path)
 
 
 def text_of(page: str) -> str:

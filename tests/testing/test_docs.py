@@ -10,21 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.documents import ROOT, blocks
 from tests.testing.test_plugin import IS_INSTALLED, NAME
 from trio_streamrpc import testing
 
-ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory with each snippet in the file that its first line names."""
-    for snippet in blocks("python"):
+    for snippet in blocks(TEXT, "python"):
         [name] = re.findall(r"\A# (\w+\.py)$", snippet, re.MULTILINE)
         (tmp_path / name).write_text(snippet, encoding="utf-8")
     return tmp_path
@@ -45,7 +41,7 @@ def run(place: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_snippets_run(place: Path) -> None:
     files = len(list(place.iterdir()))
-    assert files == len(blocks("python")) == 10
+    assert files == len(blocks(TEXT, "python")) == 10
     loads = [] if IS_INSTALLED else ["-p", NAME]
     options = ["-q", "-p", "no:cacheprovider", "-o", "trio_mode=true"]
     done = run(place, "-m", "pytest", *loads, *options, ".")
@@ -54,7 +50,7 @@ def test_the_snippets_run(place: Path) -> None:
 
 
 def test_the_command_runs(place: Path) -> None:
-    [command] = [line for line in "".join(blocks("sh")).splitlines() if " fuzz " in line]
+    [command] = [line for line in "".join(blocks(TEXT, "sh")).splitlines() if " fuzz " in line]
     program, *args = command.split()
     assert program == "trio-streamrpc"
     done = run(place, "-m", "trio_streamrpc", *args)
@@ -75,7 +71,8 @@ def test_the_trace_is_what_is_shown(place: Path) -> None:
     )
     # When it is said depends on how long a hello is, which is no business of this document's.
     shown, told = (
-        re.sub(r"\d\.\d{4}", "T", each) for each in (*blocks("text"), run(place, "-c", code).stderr)
+        re.sub(r"\d\.\d{4}", "T", each)
+        for each in (*blocks(TEXT, "text"), run(place, "-c", code).stderr)
     )
     assert shown.strip() in told
 
