@@ -31,6 +31,15 @@ DOCUMENTED = (
 #: The parts without I/O: nothing excuses a branch that no test takes.
 FULLY_COVERED = ("trio_streamrpc/protocol/*", "trio_streamrpc/contract/*")
 
+#: Tests that go through many modules: their coverage says little, and costs as much time again.
+THROUGH_ALL = (
+    "tests/benchmarks",
+    "tests/docs",
+    "tests/end_to_end",
+    "tests/properties",
+    "tests/typing",
+)
+
 #: For pytest: what has nothing more to do takes over what another process has not begun.
 SIDE_BY_SIDE = ("-n=logical", "--maxprocesses=8", "--dist=worksteal")
 
@@ -41,18 +50,23 @@ def group(name: str) -> list[str]:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the tests and judge their branch coverage; arguments after ``--`` go to pytest.
+    """Run the tests, and judge the branch coverage of those of single modules.
 
-    All of them run in a process for each processor, a choice of them in one.
+    They run in a process for each processor. Arguments after ``--`` go to pytest, which then runs
+    what they choose in one process.
     """
     session.install("-e", ".", *group("test"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or SIDE_BY_SIDE))
-    session.run("coverage", "combine", "--quiet")
     if session.posargs:
         # A choice of tests covers a part: shown, and not judged.
+        session.run("coverage", "run", "-m", "pytest", *session.posargs)
+        session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", "--fail-under=0")
         return
+    session.run("pytest", *SIDE_BY_SIDE, *THROUGH_ALL)
+    others = [f"--ignore={each}" for each in THROUGH_ALL]
+    session.run("coverage", "run", "-m", "pytest", *SIDE_BY_SIDE, *others)
+    session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
     for files in FULLY_COVERED:
         session.run("coverage", "report", f"--include={files}", "--fail-under=100")

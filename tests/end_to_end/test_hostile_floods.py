@@ -23,7 +23,7 @@ from tests.end_to_end.innocent import (
     memory_growing_by_at_most,
     serves_on,
 )
-from tests.end_to_end.network import reset
+from tests.end_to_end.network import reset, until
 from tests.transports.rawpeer import RawPeer
 from tests.transports.rawsocket import PING, RawSocket, frame
 from trio_streamrpc import Limits, Window, rpc
@@ -181,6 +181,8 @@ async def test_no_task_is_started_for_calls_beyond_max_calls(beside: Beside) -> 
             calls = [{"type": "call", "id": id, "method": "slow"} for id in range(1, 2 * count, 2)]
             await raw.says(*calls)
             codes = await hear_finals(raw, count - MAX_CALLS)
+            # One begins after the other, and the refusals may be faster.
+            await until(lambda: service.started == MAX_CALLS)
             done.set()
         assert set(codes.values()) == {"RESOURCE_EXHAUSTED"}
         assert service.started == service.now == MAX_CALLS
