@@ -34,7 +34,7 @@ async def relay(transport_a: Transport, transport_b: Transport) -> None:
         async with trio.open_nursery() as nursery:
 
             async def receive(source: Transport) -> bytes | str:
-                # One that takes nothing more is listened to until then.
+                """Its next message; one that takes nothing more is listened to until then."""
                 scope = listening[source] = trio.CancelScope(deadline=listening[source].deadline)
                 with scope:
                     return await source.receive()
