@@ -105,6 +105,23 @@ async def test_one_that_takes_nothing_more_and_says_nothing(autojump_clock: Mock
         await left.receive()
 
 
+async def test_last_words_to_one_that_does_not_read(autojump_clock: MockClock) -> None:
+    """The relay ends all the same: neither end can hold it up."""
+    left, a = open_memory_transports()
+    right, b = open_memory_transports()
+    b.__class__ = Deaf
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay, a, b)
+            with pytest.raises(ConnectionLost):
+                while True:  # nobody takes them at the left
+                    with trio.move_on_after(0.1) as stuck:
+                        await right.send(b"y")
+                    if stuck.cancelled_caught:
+                        await left.send(b"x")
+                        await trio.sleep(5)
+
+
 class Deaf(MemoryTransport):
     async def send(self, message: bytes | str) -> None:
         await trio.lowlevel.checkpoint()

@@ -9,7 +9,7 @@ from trio_streamrpc.transports.base import Transport, close_by_force
 
 __all__ = ["relay"]
 
-#: How long a transport that takes nothing more may take to say that it has ended, in seconds.
+#: How long the last words of a transport that takes nothing more may take, in seconds.
 LAST_WORDS = 1.0
 
 
@@ -29,26 +29,18 @@ async def relay(transport_a: Transport, transport_b: Transport) -> None:
             f"messages of {transport_a.encoding!r} cannot be relayed as {transport_b.encoding!r}"
         )
     failures: list[Exception] = []
-    listening = {each: trio.CancelScope() for each in (transport_a, transport_b)}
     try:
         async with trio.open_nursery() as nursery:
-
-            async def receive(source: Transport) -> bytes | str:
-                """Its next message; one that takes nothing more is listened to until then."""
-                scope = listening[source] = trio.CancelScope(deadline=listening[source].deadline)
-                with scope:
-                    return await source.receive()
-                raise ConnectionLost("its last words have not come")
 
             async def forward(source: Transport, target: Transport) -> None:
                 try:
                     while True:
-                        message = await receive(source)
+                        message = await source.receive()
                         try:
                             await target.send(message)
                         except ConnectionLost:
                             # What it has said before that is still to be passed on.
-                            listening[target].deadline = trio.current_time() + LAST_WORDS
+                            nursery.cancel_scope.deadline = trio.current_time() + LAST_WORDS
                             return
                 except ConnectionLost:
                     pass
