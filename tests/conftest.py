@@ -7,6 +7,7 @@ nothing else is run then.
 
 import gc
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -20,6 +21,11 @@ _COMMON = settings(deadline=None, print_blob=True, suppress_health_check=[Health
 settings.register_profile("quick", _COMMON, derandomize=True, max_examples=100)
 settings.register_profile("long", _COMMON, max_examples=5_000, stateful_step_count=200)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+# What a shell runs in the background ignores Ctrl-C, and so would what the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
