@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ROOT", "blocks", "check_output"]
+__all__ = ["ROOT", "blocks", "check_output", "printed_by", "run"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,10 +18,8 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def check_output(example: str, output: str, directory: Path) -> None:
-    """Run a program as a process of its own: it prints that, says nothing else, and ends with 0."""
-    script = directory / "example.py"
-    script.write_text(example, encoding="utf-8")
+def printed_by(script: Path) -> str:
+    """Run a program as a process of its own: it says nothing else, and ends with 0."""
     done = subprocess.run(
         [sys.executable, "-X", "utf8", script],
         capture_output=True,
@@ -30,5 +29,26 @@ def check_output(example: str, output: str, directory: Path) -> None:
         timeout=60,
     )
     assert done.stderr == ""
-    assert done.stdout == output
     assert done.returncode == 0
+    return done.stdout
+
+
+def check_output(example: str, output: str, directory: Path) -> None:
+    """Run a program that a document shows: it prints what stands there."""
+    script = directory / "example.py"
+    script.write_text(example, encoding="utf-8")
+    assert printed_by(script) == output
+
+
+def run(*command: str | Path, place: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a directory whose modules it finds, and the project's."""
+    return subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        cwd=place,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])},
+        stdin=subprocess.DEVNULL,
+        timeout=180,
+    )

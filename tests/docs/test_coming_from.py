@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -14,28 +13,15 @@ import pytest
 import trio
 
 from tests.dialects import nodes
+from tests.documents import ROOT, printed_by
 from trio_streamrpc import serve
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples" / "coming_from"
 PAGES = sorted((DOCS / "coming-from").glob("*.md"))
 INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)```$", re.MULTILINE)
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-
-
-def printed_by(script: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-X", "utf8", script],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    return done.stdout.splitlines()
 
 
 def output_on(page: Path) -> list[str]:
@@ -63,12 +49,12 @@ def markers_of(file: Path) -> set[str]:
 
 @by_page
 def test_our_program_prints_what_the_page_says(page: Path) -> None:
-    assert printed_by(EXAMPLES / f"from_{page.stem}.py") == output_on(page)
+    assert printed_by(EXAMPLES / f"from_{page.stem}.py").splitlines() == output_on(page)
 
 
 def test_the_program_by_hand_prints_the_same_in_another_order() -> None:
     """It leaves its block before the feed is closed, and ours after it."""
-    printed = printed_by(EXAMPLES / "theirs" / "websockets" / "by_hand.py")
+    printed = printed_by(EXAMPLES / "theirs" / "websockets" / "by_hand.py").splitlines()
     expected = output_on(DOCS / "coming-from" / "websockets.md")
     assert sorted(printed) == sorted(each.replace(".0", "") for each in expected)
     assert printed.index("client: the block is left") < printed.index("server: the feed is closed")

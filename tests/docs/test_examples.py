@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 
 from tests.addresses import free_port
+from tests.documents import ROOT, run
 from tests.testing.test_plugin import IS_INSTALLED, NAME
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
@@ -98,19 +98,6 @@ def copied(example: Path, place: Path) -> Path:
     for each in needed_by(example):
         shutil.copy(each, place)
     return place / example.name
-
-
-def run(*command: str | Path, place: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        capture_output=True,
-        check=False,
-        cwd=place,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])},
-        stdin=subprocess.DEVNULL,
-        timeout=120,
-    )
 
 
 PYTHON = (sys.executable, "-X", "utf8", "-W", "error")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, blocks
+from tests.documents import ROOT, blocks, run
 from tests.testing.test_plugin import IS_INSTALLED, NAME
 from trio_streamrpc import testing
 
@@ -26,17 +24,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(place: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-X", "utf8", *args],
-        capture_output=True,
-        check=False,
-        cwd=place,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(place), str(ROOT)])},
-        stdin=subprocess.DEVNULL,
-        timeout=180,
-    )
+PYTHON = (sys.executable, "-X", "utf8")
 
 
 def test_the_snippets_run(place: Path) -> None:
@@ -44,7 +32,7 @@ def test_the_snippets_run(place: Path) -> None:
     assert files == len(blocks(TEXT, "python")) == 10
     loads = [] if IS_INSTALLED else ["-p", NAME]
     options = ["-q", "-p", "no:cacheprovider", "-o", "trio_mode=true"]
-    done = run(place, "-m", "pytest", *loads, *options, ".")
+    done = run(*PYTHON, "-m", "pytest", *loads, *options, ".", place=place)
     assert done.returncode == 0, done.stdout
     assert "13 passed" in done.stdout
 
@@ -53,7 +41,7 @@ def test_the_command_runs(place: Path) -> None:
     [command] = [line for line in "".join(blocks(TEXT, "sh")).splitlines() if " fuzz " in line]
     program, *args = command.split()
     assert program == "trio-streamrpc"
-    done = run(place, "-m", "trio_streamrpc", *args)
+    done = run(*PYTHON, "-m", "trio_streamrpc", *args, place=place)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Market: nothing found in ")
 
@@ -72,7 +60,7 @@ def test_the_trace_is_what_is_shown(place: Path) -> None:
     # When it is said depends on how long a hello is, which is no business of this document's.
     shown, told = (
         re.sub(r"\d\.\d{4}", "T", each)
-        for each in (*blocks(TEXT, "text"), run(place, "-c", code).stderr)
+        for each in (*blocks(TEXT, "text"), run(*PYTHON, "-c", code, place=place).stderr)
     )
     assert shown.strip() in told
 
