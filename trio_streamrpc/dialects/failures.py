@@ -10,7 +10,7 @@ from msgspec import Raw
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo, is_absent
 
-__all__ = ["fields_of", "info_of"]
+__all__ = ["Names", "error_fields", "fields_in", "info_in", "info_of", "text_in"]
 
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -18,13 +18,20 @@ _encode = msgspec.json.Encoder().encode
 #: The codes that another system may name, and that this library's errors then have.
 CODES = {each.value for each in Code}
 
+#: What a wire calls an error's name, message and stack.
+Names = tuple[str, str, str]
 
-def fields_of(info: ErrorInfo, reserved: tuple[str, ...]) -> dict[str, Any]:
-    """The extra fields of an error: its data's, and its code where it has chosen one.
 
-    Data that is no map, or an empty one, is the field ``data``. ``reserved`` are the names that the
-    wire has itself.
+def error_fields(info: ErrorInfo, names: Names) -> dict[str, Any]:
+    """An error's fields: name, message, its code where it has chosen one, and its data's.
+
+    Data that is no map, or an empty one, is the field ``data``. Of other data, what is called as
+    one of the ``names`` is left out.
     """
+    return {names[0]: info.name or "Error", names[1]: info.message, **_extra(info, names)}
+
+
+def _extra(info: ErrorInfo, names: Names) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if info.code != Code.UNKNOWN:
         fields["code"] = info.code
@@ -37,8 +44,14 @@ def fields_of(info: ErrorInfo, reserved: tuple[str, ...]) -> dict[str, Any]:
     else:
         if not data or set(data) == {"data"}:
             data = {"data": info.data}
-    fields.update((name, value) for name, value in data.items() if name not in reserved)
+    fields.update((name, value) for name, value in data.items() if name not in names)
     return fields
+
+
+def info_in(fields: dict[str, Raw], names: Names) -> ErrorInfo:
+    """An error of the other side's, by its fields."""
+    extra = {name: value for name, value in fields.items() if name not in names}
+    return info_of(text_in(fields.get(names[0])), text_in(fields.get(names[1])), extra)
 
 
 def info_of(name: object, message: object, fields: dict[str, Raw]) -> ErrorInfo:
@@ -58,6 +71,14 @@ def info_of(name: object, message: object, fields: dict[str, Raw]) -> ErrorInfo:
     elif fields:
         info.data = Raw(_encode(fields))
     return info
+
+
+def fields_in(raw: Raw) -> dict[str, Raw]:
+    """The fields of an object; none if it is something else."""
+    try:
+        return _fields(raw)
+    except msgspec.MsgspecError:
+        return {}
 
 
 def text_in(raw: Raw | None) -> str:

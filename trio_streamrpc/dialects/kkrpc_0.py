@@ -18,7 +18,7 @@ from msgspec import UNSET, Raw
 
 from trio_streamrpc.dialects import superjson
 from trio_streamrpc.dialects.base import Dialect
-from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.failures import error_fields, text_in
 from trio_streamrpc.dialects.foreign import (
     A_STREAM,
     NO_STREAM,
@@ -29,11 +29,11 @@ from trio_streamrpc.dialects.foreign import (
 )
 from trio_streamrpc.dialects.kkrpc import NULL, KkrpcWire
 from trio_streamrpc.dialects.kkrpc_0_records import (
+    ERROR_NAMES,
     NO_FUNCTION,
     REQUESTS,
     Answer,
     Record,
-    error_fields,
     error_in,
     read_answer,
     read_record,
@@ -297,7 +297,7 @@ class KkrpcClassicEndpoint(KkrpcWire):
         if asked is None or asked.op == "callback":
             return None
         words = refused(asked, frame.error, "Method {}" + NO_FUNCTION)
-        error = error_fields(frame.error) if words is None else words
+        error = error_fields(frame.error, ERROR_NAMES) if words is None else words
         if asked.left:
             return None
         type = "stream-error" if asked.streams else "response"

@@ -8,18 +8,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.failures import fields_in, info_in, info_of, text_in
 from trio_streamrpc.dialects.foreign import MAX_ID
 from trio_streamrpc.dialects.superjson import Path
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo
 
 __all__ = [
+    "ERROR_NAMES",
     "NO_FUNCTION",
     "REQUESTS",
     "Answer",
     "Record",
-    "error_fields",
     "error_in",
     "read_answer",
     "read_record",
@@ -34,7 +34,7 @@ KINDS = (
     "stream-cancel",
 )  # fmt: skip
 
-ERROR_FIELDS = ("name", "message", "stack")
+ERROR_NAMES = ("name", "message", "stack")
 
 
 class Record(Struct):
@@ -59,7 +59,6 @@ class Answer(Struct):
 
 read_record = msgspec.json.Decoder(Record).decode
 read_answer = msgspec.json.Decoder(Answer).decode
-_map = msgspec.json.Decoder(dict[str, Raw]).decode
 
 #: How it is told that there is no such method.
 NO_FUNCTION = " is not a function"
@@ -72,20 +71,7 @@ def error_in(raw: Raw) -> ErrorInfo:
         if info.message.endswith(NO_FUNCTION):
             info.code = Code.UNIMPLEMENTED.value
         return info
-    try:
-        fields = _map(raw)
-    except msgspec.MsgspecError:
-        fields = {}
-    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
-    return info_of(text_in(fields.get("name")), text_in(fields.get("message")), extra)
-
-
-def error_fields(info: ErrorInfo) -> dict[str, Any]:
-    return {
-        "name": info.name or "Error",
-        "message": info.message,
-        **fields_of(info, ERROR_FIELDS),
-    }
+    return info_in(fields_in(raw), ERROR_NAMES)
 
 
 def without_arrays(value: Any) -> Any:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from trio_streamrpc.dialects.base import Dialect
-from trio_streamrpc.dialects.failures import text_in
+from trio_streamrpc.dialects.failures import error_fields, fields_in, text_in
 from trio_streamrpc.dialects.foreign import (
     A_STREAM,
     MAX_ID,
@@ -26,12 +26,11 @@ from trio_streamrpc.dialects.foreign import (
 from trio_streamrpc.dialects.kkrpc import NULL, KkrpcWire
 from trio_streamrpc.dialects.kkrpc_2_records import (
     ARGUMENT,
+    ERROR_NAMES,
     NO_FUNCTION,
     STREAM,
     Record,
-    error_fields,
     error_in,
-    fields_in,
     read_record,
     stream_error,
     stream_in,
@@ -312,7 +311,9 @@ class KkrpcEndpoint(KkrpcWire):
         if asked is None or asked.op == "callback":
             return None
         words = refused(asked, frame.error, "{}" + NO_FUNCTION)
-        error = error_fields(frame.error) if words is None else {"n": "Error", "m": words}
+        error = (
+            error_fields(frame.error, ERROR_NAMES) if words is None else {"n": "Error", "m": words}
+        )
         return _encode({"t": "r", "id": asked.wire_id, "e": error}).decode()
 
     def _write_opening(self, frame: Opening) -> str | None:
@@ -346,7 +347,7 @@ class KkrpcEndpoint(KkrpcWire):
             return None
         if cancel.error is None:
             return self._streams.leave(consumed, "return")
-        return self._streams.leave(consumed, "throw", v=error_fields(cancel.error))
+        return self._streams.leave(consumed, "throw", v=error_fields(cancel.error, ERROR_NAMES))
 
     def _write_grant(self, grant: Grant) -> str | None:
         consumed = self._streams.consumed.get(grant.id)

@@ -7,19 +7,18 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.failures import error_fields, fields_in, info_in, text_in
 from trio_streamrpc.dialects.foreign import MAX_ID, UNBOUNDED, Malformed
 from trio_streamrpc.errors import Code
 from trio_streamrpc.protocol.frames import ErrorInfo
 
 __all__ = [
     "ARGUMENT",
+    "ERROR_NAMES",
     "NO_FUNCTION",
     "STREAM",
     "Record",
-    "error_fields",
     "error_in",
-    "fields_in",
     "read_record",
     "stream_error",
     "stream_in",
@@ -33,7 +32,7 @@ ARGUMENT = b"__kkrpc_next_arg__"
 STREAM = b"__kkrpc_next_stream__"
 
 #: What an error's fields are called that every error has.
-ERROR_FIELDS = ("n", "m", "s")
+ERROR_NAMES = ("n", "m", "s")
 
 
 class Record(Struct):
@@ -53,18 +52,9 @@ class Record(Struct):
 
 
 read_record = msgspec.json.Decoder(Record).decode
-_map = msgspec.json.Decoder(dict[str, Raw]).decode
 
 #: How it is told that there is no such method.
 NO_FUNCTION = " is not a function"
-
-
-def fields_in(raw: Raw) -> dict[str, Raw]:
-    """The fields of an object; none if it is something else."""
-    try:
-        return _map(raw)
-    except msgspec.MsgspecError:
-        return {}
 
 
 def stream_in(raw: Raw) -> str | None:
@@ -85,22 +75,13 @@ def stream_mark(sid: str) -> dict[str, str]:
 
 
 def error_in(fields: dict[str, Raw]) -> ErrorInfo:
-    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
-    info = info_of(text_in(fields.get("n")), text_in(fields.get("m")), extra)
+    info = info_in(fields, ERROR_NAMES)
     if info.name == "Error" and info.message.endswith(NO_FUNCTION):
         info.code = Code.UNIMPLEMENTED.value
     return info
 
 
-def error_fields(info: ErrorInfo) -> dict[str, Any]:
-    return {
-        "n": info.name or "Error",
-        "m": info.message,
-        **fields_of(info, ERROR_FIELDS),
-    }
-
-
 def stream_error(info: ErrorInfo) -> dict[str, Any]:
     """Inside a stream, an error is named in its message."""
-    fields = error_fields(info)
+    fields = error_fields(info, ERROR_NAMES)
     return {**fields, "n": "Error", "m": f"{fields['n']}: {fields['m']}"}

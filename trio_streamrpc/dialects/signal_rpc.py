@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from trio_streamrpc.dialects.base import Dialect
-from trio_streamrpc.dialects.failures import fields_of, info_of, text_in
+from trio_streamrpc.dialects.failures import error_fields, fields_in, info_in, info_of, text_in
 from trio_streamrpc.dialects.foreign import (
     NO_STREAM,
     UNBOUNDED,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Signal", "SignalEndpoint"]
 
-ERROR_FIELDS = ("name", "message", "stack")
+ERROR_NAMES = ("name", "message", "stack")
 
 
 class Message(Struct):
@@ -77,7 +77,6 @@ class Head(Struct):
 _head = msgspec.json.Decoder(Head).decode
 _message = msgspec.json.Decoder(Message).decode
 _stream = msgspec.json.Decoder(StreamMessage).decode
-_map = msgspec.json.Decoder(dict[str, Raw]).decode
 _id = msgspec.json.Decoder(StreamId).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -262,7 +261,7 @@ class SignalEndpoint(ForeignEndpoint):
         if asked is None:
             return None
         words = refused(asked, frame.error, "{} is not a function")
-        error = error_fields(frame.error)
+        error = error_fields(frame.error, ERROR_NAMES)
         if words is not None:
             error["message"] = words
         return self._response(asked, {"error": error})
@@ -335,13 +334,6 @@ class Signal(Dialect):
         return SignalStreams(connection, endpoint)
 
 
-def fields_in(raw: Raw) -> dict[str, Raw]:
-    try:
-        return _map(raw)
-    except msgspec.MsgspecError:
-        return {}
-
-
 def stream_id_in(raw: Raw | None) -> str | int | None:
     try:
         return None if raw is None else _id(raw)
@@ -353,16 +345,7 @@ def error_in(raw: Raw) -> ErrorInfo:
     fields = fields_in(raw)
     if not fields:
         return info_of("Error", text_in(raw), {})
-    extra = {name: value for name, value in fields.items() if name not in ERROR_FIELDS}
-    return info_of(text_in(fields.get("name")), text_in(fields.get("message")), extra)
-
-
-def error_fields(info: ErrorInfo) -> dict[str, Any]:
-    return {
-        "name": info.name or "Error",
-        "message": info.message,
-        **fields_of(info, ERROR_FIELDS),
-    }
+    return info_in(fields, ERROR_NAMES)
 
 
 def stream_error(info: ErrorInfo) -> str:
